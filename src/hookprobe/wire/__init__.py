@@ -1,0 +1,1 @@
+"""Bytes in, bytes out: bounded readers and writers, canonical JSON, instants, identifiers."""
