@@ -1,0 +1,33 @@
+"""Every domain-separation label of the product.
+
+A label says what a hash or signature is about, so that bytes made for one purpose can never be
+taken for another. Adding one is free; changing one changes every id and signature made under it.
+"""
+
+from enum import Enum, unique
+
+
+@unique
+class Domain(Enum):
+    """Labels; the value is hashed as `label || 0x00 || data`."""
+
+    # identity: who a node is
+    GENESIS = b"hookprobe/identity/genesis/v1"
+    NODE_CERTIFICATE = b"hookprobe/identity/certificate/v1"
+    DIRECTORY = b"hookprobe/identity/directory/v1"
+
+    # dsm: blocks, checkpoints, agreement
+    MICROBLOCK = b"hookprobe/dsm/microblock/v1"
+    MICROBLOCK_SIGNATURE = b"hookprobe/dsm/microblock-sig/v1"
+    PAYLOAD = b"hookprobe/dsm/payload/v1"
+    CHECKPOINT = b"hookprobe/dsm/checkpoint/v1"
+    PROPOSAL = b"hookprobe/dsm/proposal/v1"
+    CUT = b"hookprobe/dsm/cut/v1"
+    VALIDATORS = b"hookprobe/dsm/validators/v1"
+    RANGES = b"hookprobe/dsm/ranges/v1"
+    CUTS = b"hookprobe/dsm/cuts/v1"
+    EVIDENCE = b"hookprobe/dsm/evidence/v1"
+
+    # detection: what may leave an edge
+    INCIDENT = b"hookprobe/detection/incident/v1"
+    PSEUDONYM = b"hookprobe/detection/pseudonym/v1"
