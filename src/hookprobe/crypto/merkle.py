@@ -115,11 +115,11 @@ def check_inclusion(
 
 
 def prove_consistency(leaves: Sequence[bytes], old_size: int) -> Proof:
-    """Return PROOF(old_size, D[n]) (RFC 6962 section 2.1.2); empty for old sizes 0 and n."""
+    """Return PROOF(old_size, D[n]) (RFC 6962 section 2.1.2); empty for old size n."""
     size = len(leaves)
-    if not 0 <= old_size <= size:
+    if not 0 < old_size <= size:
         raise LocalError(f"consistency proof: old size {old_size} in a tree of {size}")
-    if old_size in (0, size):
+    if old_size == size:
         return ()
     hashes = [leaf_hash(data) for data in leaves]
     return tuple(_subproof(hashes, old_size, whole=True))
@@ -148,16 +148,17 @@ def check_consistency(
 ) -> None:
     """Check that the tree of `new_size` extends the tree of `old_size` (RFC 9162, 2.1.4.2).
 
+    Every tree extends the empty one, so an old size of 0 would show nothing and is refused.
+
     Raises:
         VerificationError: The proof does not show it.
     """
-    if not 0 <= old_size <= new_size:
+    if not 0 < old_size <= new_size:
         raise VerificationError(f"consistency proof: sizes {old_size} and {new_size}")
     _check_form(proof)
-    if old_size in (0, new_size):
-        wanted_old = EMPTY_ROOT if old_size == 0 else new_root
-        if proof or old_root != wanted_old:
-            raise VerificationError("consistency proof: trivial sizes, other roots")
+    if old_size == new_size:
+        if proof or old_root != new_root:
+            raise VerificationError("consistency proof: equal sizes, other roots")
         return
     hashes = iter(proof)
     node, last = old_size - 1, new_size - 1

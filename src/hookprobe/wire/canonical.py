@@ -10,6 +10,7 @@ what is stored, hashed and forwarded; nothing is ever re-serialised.
 """
 
 import json
+import re
 from typing import NoReturn, TypeAlias
 
 from hookprobe.errors import LimitExceededError, MalformedError
@@ -20,6 +21,9 @@ JsonObject: TypeAlias = "dict[str, Json]"
 
 DEPTH_MAX = 8
 SIZE_MAX_BYTES = 1 << 20
+
+_BRACKETS_HARMLESS = 256
+_BRACKET_OR_TEXT = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*+"', re.DOTALL)
 
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
@@ -76,16 +80,32 @@ def decode(data: bytes, *, limit: int = SIZE_MAX_BYTES) -> Json:
     if len(data) > limit:
         raise LimitExceededError(f"canonical JSON: {len(data)} bytes, limit {limit}")
     try:
-        value: Json = _DECODER.decode(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        _check_nesting(text)
+        value: Json = _DECODER.decode(text)
     except UnicodeDecodeError as error:
         raise MalformedError(f"canonical JSON: not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
         raise MalformedError(f"canonical JSON: {error.msg} at byte {error.pos}") from error
-    except RecursionError as error:
-        raise LimitExceededError(f"canonical JSON: deeper than {DEPTH_MAX} levels") from error
     if encode(value) != data:
         raise MalformedError("canonical JSON: readable, but not in canonical form")
     return value
+
+
+def _check_nesting(text: str) -> None:
+    # The library's parser recurses in C once per level, and a process that has raised its recursion
+    # limit dies of a stack overflow on a hostile document. So depth is counted before parsing; a
+    # document with few brackets cannot be that deep and skips the count.
+    if text.count("[") + text.count("{") <= _BRACKETS_HARMLESS:
+        return
+    depth = 0
+    for token in _BRACKET_OR_TEXT.findall(text):
+        if token in "[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise LimitExceededError(f"canonical JSON: deeper than {DEPTH_MAX} levels")
+        elif token in "]}":
+            depth -= 1
 
 
 def decode_object(data: bytes, *, limit: int = SIZE_MAX_BYTES) -> JsonObject:

@@ -1,0 +1,88 @@
+"""The Temporal Event Record: 64 bytes that say what a device was at one moment (HP-NEURO-1 7.1).
+
+    off len field
+      0  32  h_entropy      commitment to the sensor counters
+     32  20  h_integrity    measurement of kernel, own package and configuration
+     52   8  timestamp_us   microseconds since 1970, strictly increasing
+     60   2  sequence       index modulo 65,536
+     62   2  chain          CRC-16/CCITT-FALSE of the previous record's 64 bytes; 0 for the first
+
+The CRC finds accidents in transit, nothing else: two bytes repair it. The chain that counts is the
+SHA-256 chain of `state.py`, which is never sent.
+"""
+
+import binascii
+from dataclasses import dataclass
+
+from hookprobe.errors import LocalError
+from hookprobe.wire.instant import Instant
+from hookprobe.wire.reader import Reader, Writer
+
+TER_BYTES = 64
+ENTROPY_BYTES = 32
+INTEGRITY_BYTES = 20
+SEQUENCE_PERIOD = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Ter:
+    """One record; build with `following` so that sequence and chain are right."""
+
+    h_entropy: bytes
+    h_integrity: bytes
+    timestamp: Instant
+    sequence: int
+    chain: int
+
+    def encode(self) -> bytes:
+        """Return the 64 bytes."""
+        return (
+            Writer()
+            .put(self.h_entropy)
+            .put(self.h_integrity)
+            .u64(self.timestamp)
+            .u16(self.sequence)
+            .u16(self.chain)
+            .finish()
+        )
+
+
+def decode(data: bytes) -> Ter:
+    """Read 64 bytes.
+
+    Raises:
+        MalformedError: Another length.
+    """
+    reader = Reader(data, "TER")
+    ter = Ter(
+        h_entropy=reader.take(ENTROPY_BYTES),
+        h_integrity=reader.take(INTEGRITY_BYTES),
+        timestamp=Instant(reader.u64()),
+        sequence=reader.u16(),
+        chain=reader.u16(),
+    )
+    reader.finish()
+    return ter
+
+
+def checksum(record: bytes) -> int:
+    """Return CRC-16/CCITT-FALSE (polynomial 0x1021, start 0xFFFF)."""
+    return binascii.crc_hqx(record, 0xFFFF)
+
+
+def following(
+    previous: Ter | None, h_entropy: bytes, h_integrity: bytes, timestamp: Instant
+) -> Ter:
+    """Return the record after `previous`; None starts an epoch (sequence 0, chain 0).
+
+    Raises:
+        LocalError: Wrong field lengths, or a timestamp that does not increase.
+    """
+    if len(h_entropy) != ENTROPY_BYTES or len(h_integrity) != INTEGRITY_BYTES:
+        raise LocalError("TER: h_entropy must have 32 bytes and h_integrity 20")
+    if previous is None:
+        return Ter(h_entropy, h_integrity, timestamp, 0, 0)
+    if timestamp <= previous.timestamp:
+        raise LocalError("TER: the timestamp must increase; use max(now, previous + 1)")
+    sequence = (previous.sequence + 1) % SEQUENCE_PERIOD
+    return Ter(h_entropy, h_integrity, timestamp, sequence, checksum(previous.encode()))
