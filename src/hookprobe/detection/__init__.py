@@ -1,0 +1,1 @@
+"""What sensors saw, what it means, and the only form of it that may leave the edge."""

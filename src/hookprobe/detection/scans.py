@@ -1,0 +1,82 @@
+"""Port and host scans, from finished flows.
+
+A probe is a flow that went nowhere: refused, unanswered, cut off after the handshake, or (stealth
+scans) packets that belong to no handshake. Counting probes only keeps busy honest clients quiet:
+
+* A page load opens many connections, but they carry data.
+* A dead server is retried on the same port, which counts once.
+* When the uplink dies every connection of every client goes unanswered. Unanswered web and name
+  lookups from home therefore do not count towards a horizontal scan.
+* Stray answers of a flood (from port 80 to random high ports) look like a scan by the victim.
+  Packets without a handshake count only when they go to the lower port.
+* Known weakness: peer-to-peer clients knock at many dead peers, but on differing ports.
+"""
+
+from hookprobe.detection.address import Networks
+from hookprobe.detection.attack import Family
+from hookprobe.detection.config import ScanConfig
+from hookprobe.detection.event import Activity, FlowSeen, Outcome
+from hookprobe.detection.evidence import EvidenceTable
+from hookprobe.detection.finding import Finding, findings
+
+_OUTAGE_PORTS = frozenset({53, 80, 123, 443})
+_SYSTEM_PORT_MAX = 1023
+_UDP_PACKETS_MAX = 3
+
+
+class ScanDetector:
+    """Vertical, horizontal and slow scans.
+
+    Args:
+        config: Thresholds.
+        home: The networks that are ours.
+    """
+
+    def __init__(self, config: ScanConfig, home: Networks) -> None:
+        self._config = config
+        self._home = home
+        self._vertical = EvidenceTable(config.vertical)
+        self._horizontal = EvidenceTable(config.horizontal)
+        self._slow = EvidenceTable(config.slow, span_us=config.slow_span_us)
+
+    def observe(self, record: Activity) -> list[Finding]:
+        if not isinstance(record, FlowSeen) or not self._is_probe(record):
+            return []
+        between, at = record.conversation, record.at
+        if between.dst.is_group or between.src == between.dst:
+            return []
+        pair = (between.src.packed, between.dst.packed)
+        port = (between.proto, between.dst_port)
+        vertical = self._vertical.observe(pair, port, at)
+        found = findings(Family.VERTICAL_SCAN, vertical, between)
+        if not self._may_be_outage(record):
+            wide = (between.src.packed, *port)
+            horizontal = self._horizontal.observe(wide, between.dst.packed, at)
+            found += findings(Family.HORIZONTAL_SCAN, horizontal, between)
+        slow = self._slow.observe(pair, port, at)
+        if slow and not self._vertical.is_hot(pair, at):
+            found += findings(Family.SLOW_SCAN, slow, between)
+        return found
+
+    def _is_probe(self, flow: FlowSeen) -> bool:
+        between = flow.conversation
+        if between.proto == "UDP":
+            return flow.packets_back == 0 and flow.packets_out <= _UDP_PACKETS_MAX
+        if between.proto != "TCP" or flow.app_proto:
+            return False
+        if flow.outcome is Outcome.UNTRACKED:
+            return _SYSTEM_PORT_MAX < between.src_port > between.dst_port
+        if flow.outcome is Outcome.ESTABLISHED:
+            return (
+                flow.packets_out <= self._config.probe_packets_max
+                and flow.packets_back <= self._config.probe_packets_max
+                and flow.bytes_out <= self._config.probe_packet_bytes_max * flow.packets_out
+            )
+        return True
+
+    def _may_be_outage(self, flow: FlowSeen) -> bool:
+        return (
+            flow.outcome is Outcome.UNANSWERED
+            and flow.conversation.dst_port in _OUTAGE_PORTS
+            and flow.conversation.src in self._home
+        )
