@@ -37,8 +37,9 @@ class SqliteStore:
         self._lock = None if read_only else _lock(folder / LOCK_NAME)
         try:
             self._database = self._open(read_only=read_only)
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
+        except (sqlite3.Error, HostError) as error:
+            self._unlock()
+            raise error if isinstance(error, HostError) else self._failure(error) from error
 
     def _open(self, *, read_only: bool) -> sqlite3.Connection:
         if read_only and not self._path.exists():
@@ -112,8 +113,12 @@ class SqliteStore:
 
     def close(self) -> None:
         self._database.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
 
 _PUT = {
