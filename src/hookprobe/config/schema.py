@@ -1,0 +1,118 @@
+"""Every key an operator may set, with its type, unit and default.
+
+`KEYS` is the whole schema: `config show`, `config check`, the reference page and the loader read
+this one table. A key is a dotted path into the YAML file. Keys of features that this version does
+not have are not in the table, so setting one is an error and not a silent promise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hookprobe.errors import MalformedError
+from hookprobe.identity.directory import parse_address
+from hookprobe.wire.identifiers import parse_node_id
+
+Value: TypeAlias = "str | int | tuple[str, ...]"
+
+PROFILES = ("sentinel", "guardian", "fortress", "nexus")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting.
+
+    Attributes:
+        path: Dotted path in the file.
+        parse: Turns the YAML value into the setting; raises `MalformedError`.
+        default: The value where no source sets it.
+        about: One line for people, with the unit.
+    """
+
+    path: str
+    parse: Callable[[object], Value]
+    default: Value
+    about: str
+
+
+def _text(value: object) -> Value:
+    if not isinstance(value, str):
+        raise MalformedError("must be text")
+    return value
+
+
+def _choice(*names: str) -> Callable[[object], Value]:
+    def parse(value: object) -> Value:
+        if value not in names:
+            raise MalformedError(f"must be one of {', '.join(names)}")
+        return str(value)
+
+    return parse
+
+
+def _integer(low: int, high: int) -> Callable[[object], Value]:
+    def parse(value: object) -> Value:
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            value = int(value)  # the environment and flags carry text
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise MalformedError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _addresses(value: object) -> Value:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise MalformedError("must be a list of host:port")
+    for item in items:
+        parse_address(item)
+    if not items:
+        raise MalformedError("must name at least one host:port")
+    return tuple(items)
+
+
+def _texts(value: object) -> Value:
+    items = [item for item in value.split(",") if item] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise MalformedError("must be a list of text")
+    return tuple(items)
+
+
+def _node_id(value: object) -> Value:
+    return parse_node_id(value)
+
+
+def _quorum(value: object) -> Value:
+    # The documents of the mesh show this key as a float. It is read so that those files work, and
+    # refused where it would be lower than the only safe quorum, n - (n-1)//3, for some n.
+    if not isinstance(value, int | float | str):
+        raise MalformedError("must be a number")
+    try:
+        threshold = float(value)
+    except ValueError as error:
+        raise MalformedError("must be a number") from error
+    if not 0.67 <= threshold <= 1:
+        raise MalformedError("a quorum below two thirds is not safe; leave the key out")
+    return "n-f"
+
+
+KEYS = (
+    Key("profile", _choice(*PROFILES), "guardian", "tier: sets limits that suit the hardware"),
+    Key("dsm.node.id", _node_id, "node", "this node's name; must be that of its key file"),
+    Key("dsm.node.role", _choice("edge", "validator"), "edge", "what this node does"),
+    Key("dsm.consensus.quorum_threshold", _quorum, "n-f", "read for old files; always n-f"),
+    Key("state.path", _text, "state", "folder of ledger and status; relative to the file"),
+    Key("identity.path", _text, ".", "folder of node.key, genesis.json and directory.json"),
+    Key("htp.listen", _addresses, ("0.0.0.0:4719",), "UDP addresses to answer on"),
+    Key("htp.retry_initial_ms", _integer(50, 60_000), 1_000, "first step of dialling again, ms"),
+    Key("sensors.suricata", _texts, (), "EVE files to follow"),
+    Key("sensors.zeek", _texts, (), "Zeek log files to follow"),
+    Key("sensors.home_networks", _texts, (), "our networks; empty: RFC 1918 and its like"),
+    Key("sensors.start", _choice("beginning", "end"), "end", "where a file not seen before begins"),
+    Key("dsm.propose_grace_ms", _integer(0, 60_000), 500, "wait for the last cuts, ms"),
+    Key("dsm.view_timeout_ms", _integer(100, 60_000), 4_000, "first view timer, ms"),
+    Key("limits.receive_per_wake", _integer(1, 1024), 64, "datagrams taken per wake"),
+)
+
+BY_PATH = {key.path: key for key in KEYS}
