@@ -1,0 +1,1 @@
+"""The decentralized security mesh: microblock chains, agreed checkpoints, proofs."""

@@ -1,0 +1,120 @@
+"""What a validator thinks of its links: flood control and scores (DSM spec 2.10).
+
+| offence | score |
+|---|---|
+| invalid signature, proof or chain link | -10 |
+| malformed message | -10 |
+| a limit passed | -2 |
+| bulk that nobody asked for | -1 |
+| request not answered | -2 |
+
+Below -50 the link is closed for ten minutes. Scores recover by one a minute. Each link has token
+buckets for messages, bytes and signature checks; what exceeds them is dropped unread. Consensus
+messages have buckets of their own, so that bulk cannot crowd out votes.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, unique
+
+from hookprobe.dsm.config import LedgerConfig
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import MINUTE, SECOND, Instant
+
+SCORE_MIN = -50
+PENALTY_INVALID = 10
+PENALTY_LIMIT = 2
+PENALTY_UNREQUESTED = 1
+PENALTY_SILENT = 2
+BANNED_MAX = 4096
+
+
+@unique
+class Budget(Enum):
+    """What a token bucket counts."""
+
+    CONSENSUS = "consensus"
+    MESSAGES = "messages"
+    BYTES = "bytes"
+    CHECKS = "checks"
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A token bucket in integer microtokens: `rate` per second, one second of burst."""
+
+    rate: int
+    level: int = 0
+    at: Instant = Instant(0)
+
+    def take(self, count: int, now: Instant) -> bool:
+        """Take tokens; False when there are not enough."""
+        full = self.rate * SECOND
+        self.level = min(full, self.level + self.rate * max(0, now - self.at))
+        self.at = now
+        if self.level < count * SECOND:
+            return False
+        self.level -= count * SECOND
+        return True
+
+
+@dataclass(slots=True)
+class Peer:
+    """One connected peer."""
+
+    node_id: NodeId
+    place: int | None  # its number in the validator set; None for an edge
+    buckets: dict[Budget, Bucket]
+    score: int = 0
+    score_at: Instant = Instant(0)
+    status_seen: bool = False
+    acked: dict[int, int] = field(default_factory=dict)  # incarnation -> head told to an edge
+
+
+class PeerBook:
+    """All connected peers, and those that are refused for a while."""
+
+    def __init__(self, config: LedgerConfig) -> None:
+        self.peers: dict[NodeId, Peer] = {}
+        self._config = config
+        self._banned: dict[NodeId, Instant] = {}
+
+    def admit(self, node_id: NodeId, place: int | None, now: Instant) -> Peer | None:
+        """Take a new link; None when the peer is banned or too many edges are connected."""
+        if self._banned.get(node_id, now) > now:
+            return None
+        self._banned.pop(node_id, None)
+        edges = sum(peer.place is None for peer in self.peers.values())
+        if place is None and edges >= self._config.edges_max and node_id not in self.peers:
+            return None
+        config = self._config
+        rates = {
+            Budget.CONSENSUS: config.messages_per_s,
+            Budget.MESSAGES: config.messages_per_s,
+            Budget.BYTES: config.bytes_per_s,
+            Budget.CHECKS: config.checks_per_s,
+        }
+        buckets = {budget: Bucket(rate, rate * SECOND, now) for budget, rate in rates.items()}
+        peer = Peer(node_id, place, buckets, score_at=now)
+        self.peers[node_id] = peer
+        return peer
+
+    def remove(self, node_id: NodeId) -> None:
+        self.peers.pop(node_id, None)
+
+    def validators(self) -> list[NodeId]:
+        """Return the connected validators, sorted."""
+        return sorted(node for node, peer in self.peers.items() if peer.place is not None)
+
+    def penalise(self, peer: Peer, points: int, now: Instant) -> Instant | None:
+        """Lower a score; returns until when the peer is banned, if it now is."""
+        recovered = (now - peer.score_at) // MINUTE
+        peer.score = min(0, peer.score + recovered) - points
+        peer.score_at = now
+        if peer.score >= SCORE_MIN:
+            return None
+        until = Instant(now + self._config.disconnect_us)
+        if len(self._banned) >= BANNED_MAX:
+            del self._banned[next(iter(self._banned))]
+        self._banned[peer.node_id] = until
+        self.remove(peer.node_id)
+        return until

@@ -1,0 +1,172 @@
+"""Fetching ranges of blocks: one outstanding request per range, other sources on silence.
+
+An ascending pull asks for what follows the held head; its blocks are delivered as they come. A
+pull with a named head starts at that head and goes down, so that every answer is chained to a
+known hash before it is kept; its blocks are delivered when the range is complete.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.effects import Send
+from hookprobe.dsm.messages import BlockEntry, Blocks, GetRange
+from hookprobe.dsm.microblock import NO_PARENT, LaneKey
+from hookprobe.errors import VerificationError
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import Instant
+
+REQUEST_MAX = 2**32 - 1
+
+
+@dataclass(slots=True)
+class Pull:
+    """One range on its way."""
+
+    lane: LaneKey
+    first: int
+    last: int
+    head: bytes
+    sources: list[NodeId]
+    request: int = 0
+    deadline: Instant = Instant(0)
+    got: list[BlockEntry] = field(default_factory=list)
+
+    @property
+    def named(self) -> bool:
+        """Whether the range is bound to a head."""
+        return self.head != NO_PARENT or bool(self.got)
+
+    def message(self) -> GetRange:
+        return GetRange(self.request, self.lane, self.first, self.last, self.head)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Blocks that arrived, ascending; `bound` when they are chained to the head asked for."""
+
+    entries: tuple[BlockEntry, ...]
+    bound: bool
+
+
+class Puller:
+    """All outstanding range requests of one validator."""
+
+    def __init__(self, config: LedgerConfig) -> None:
+        self._config = config
+        self._pulls: dict[tuple[LaneKey, bytes], Pull] = {}
+        self._by_request: dict[int, tuple[LaneKey, bytes]] = {}
+        self._counter = 0
+
+    def __len__(self) -> int:
+        return len(self._pulls)
+
+    def want(self, pull: Pull, now: Instant) -> list[Send]:
+        """Begin to fetch a range, unless that is under way or too much is.
+
+        `pull.sources` are tried in order, each once.
+        """
+        key = (pull.lane, pull.head)
+        full = len(self._pulls) >= self._config.requests_max
+        if key in self._pulls or full or not pull.sources or pull.first > pull.last:
+            return []
+        self._pulls[key] = pull
+        return self._ask(key, now)
+
+    def _ask(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
+        pull = self._pulls[key]
+        self._counter = self._counter % REQUEST_MAX + 1
+        pull.request = self._counter
+        pull.deadline = Instant(now + self._config.request_timeout_us)
+        self._by_request[pull.request] = key
+        return [Send(pull.sources[0], pull.message())]
+
+    def _next_source(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
+        pull = self._pulls[key]
+        del self._by_request[pull.request]
+        del pull.sources[0]
+        if pull.sources:
+            return self._ask(key, now)
+        del self._pulls[key]
+        return []
+
+    def receive_blocks(
+        self, peer: NodeId, message: Blocks, now: Instant
+    ) -> tuple[Delivery | None, list[Send]]:
+        """Take an answer.
+
+        Returns:
+            What can be delivered, and further requests.
+
+        Raises:
+            VerificationError: Nobody asked this peer for it, or it is not what was asked for; in
+                the second case the next source is asked at the time-out.
+        """
+        key = self._by_request.get(message.request)
+        if key is None or self._pulls[key].sources[0] != peer:
+            raise VerificationError("blocks that were not asked for")
+        pull = self._pulls[key]
+        if not message.entries:
+            return None, self._next_source(key, now)
+        _check_answer(pull, message.entries)
+        if pull.named:
+            return self._take_named(key, message.entries, now)
+        pull.first = message.entries[-1].signed.seq + 1
+        return Delivery(message.entries, bound=False), self._continue(key, now)
+
+    def _take_named(
+        self, key: tuple[LaneKey, bytes], entries: tuple[BlockEntry, ...], now: Instant
+    ) -> tuple[Delivery | None, list[Send]]:
+        pull = self._pulls[key]
+        pull.got = [*entries, *pull.got]
+        pull.last = entries[0].signed.seq - 1
+        pull.head = entries[0].signed.block.prev
+        sends = self._continue(key, now)
+        done = pull.last < pull.first
+        return (Delivery(tuple(pull.got), bound=True) if done else None), sends
+
+    def _continue(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
+        pull = self._pulls[key]
+        del self._by_request[pull.request]
+        if pull.first <= pull.last:
+            return self._ask(key, now)
+        del self._pulls[key]
+        return []
+
+    def next_timeout(self) -> Instant | None:
+        """Return when the first request is overdue."""
+        return min((pull.deadline for pull in self._pulls.values()), default=None)
+
+    def handle_timeout(self, now: Instant) -> tuple[list[NodeId], list[Send]]:
+        """Return the peers that did not answer, and the requests to other sources."""
+        late: list[NodeId] = []
+        sends: list[Send] = []
+        for key in [key for key, pull in self._pulls.items() if pull.deadline <= now]:
+            late.append(self._pulls[key].sources[0])
+            sends += self._next_source(key, now)
+        return late, sends
+
+    def peer_disconnected(self, peer: NodeId, now: Instant) -> list[Send]:
+        """Ask others for what was asked of a peer that is gone."""
+        sends: list[Send] = []
+        for key in [key for key, pull in self._pulls.items() if pull.sources[0] == peer]:
+            sends += self._next_source(key, now)
+        return sends
+
+
+def _check_answer(pull: Pull, entries: Sequence[BlockEntry]) -> None:
+    """Check lane, numbers and links of an answer."""
+    blocks = [entry.signed for entry in entries]
+    if any(signed.lane != pull.lane for signed in blocks):
+        raise VerificationError("answer with blocks of another chain")
+    numbers = [signed.seq for signed in blocks]
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        raise VerificationError("answer with a gap")
+    if pull.named:
+        if blocks[-1].id != pull.head or numbers[0] < pull.first:
+            raise VerificationError("answer of another branch or range")
+        links = zip(blocks, blocks[1:], strict=False)
+        if any(child.block.prev != parent.id for parent, child in links):
+            raise VerificationError("answer with a broken chain")
+    elif numbers[0] != pull.first or numbers[-1] > pull.last:
+        raise VerificationError("answer of another range")
