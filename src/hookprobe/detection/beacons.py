@@ -35,7 +35,7 @@ class _Train:
     """The connection starts of one client to one server, in order."""
 
     starts: list[int] = field(default_factory=list)
-    ports: OrderedDict[int, Instant] = field(default_factory=OrderedDict)
+    connections: OrderedDict[tuple[int, int], Instant] = field(default_factory=OrderedDict)
     named: bool = False
     reported: bool = False
 
@@ -83,15 +83,17 @@ class BeaconDetector:
         return train
 
     def _is_new(self, train: _Train, port: int, at: Instant) -> bool:
-        known = train.ports.get(port)
-        if known is not None and abs(known - at) < _SAME_CONNECTION_US:
-            return False
-        train.ports[port] = at
+        slot = at // _SAME_CONNECTION_US
+        for near in (slot - 1, slot, slot + 1):
+            known = train.connections.get((port, near))
+            if known is not None and abs(known - at) < _SAME_CONNECTION_US:
+                return False
+        train.connections[port, slot] = at
         insort(train.starts, at)
         if len(train.starts) > self._config.times_max:
             del train.starts[0]
-        if len(train.ports) > self._config.connections_max:
-            train.ports.popitem(last=False)
+        if len(train.connections) > self._config.connections_max:
+            train.connections.popitem(last=False)
         return True
 
     def _judge(self, train: _Train, between: Conversation, at: Instant) -> list[Finding]:

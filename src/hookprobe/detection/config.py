@@ -4,9 +4,10 @@ A rule looks at two neighbouring buckets of event time, so its window is between
 buckets long. Thresholds count distinct things (ports, hosts, connections), never lines.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from hookprobe.detection.address import HOME_NETWORKS
+from hookprobe.errors import ConfigError
 from hookprobe.wire.instant import HOUR, MINUTE, SECOND
 
 
@@ -167,3 +168,24 @@ class DetectionConfig:
     sensors_max: int = 16
     streams_max: int = 64
     kinds_max: int = 128
+
+    def __post_init__(self) -> None:
+        parts = (self.scans, self.floods, self.brute_force, self.tunnels, self.local_network)
+        problems = [
+            f"detection.{type(part).__name__}.{each.name}: {problem}"
+            for part in parts
+            for each in fields(part)
+            if isinstance(rule := getattr(part, each.name), Rule)
+            and (problem := _problem(rule, self.incidents.window_us))
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+
+def _problem(rule: Rule, window_us: int) -> str:
+    # A bucket across the border of two incident windows would depend on the order of evidence.
+    if rule.bucket_us <= 0 or window_us % rule.bucket_us:
+        return "bucket_us must divide incidents.window_us"
+    if not 0 < rule.threshold <= rule.items_max:
+        return "threshold must be from 1 to items_max"
+    return ""

@@ -1,4 +1,4 @@
-"""One packet, one record: sensors on two interfaces report everything twice, and re-reading repeats.
+"""One packet, one record: two interfaces report everything twice, and re-reading repeats.
 
 Two reports are the same event when they name the same flow (by community id where there is one),
 the same signature or transaction, and times within `skew_us`, coming from different interfaces; or

@@ -1,7 +1,7 @@
-"""What a sensor saw, in one vocabulary for every sensor. Raw and local: no type here has an encoder.
+"""What a sensor saw, in one vocabulary for every sensor. Raw, local, without an encoder.
 
-Each record holds addresses as `Address`, which refuses to be serialised. What may leave the edge is
-made from an incident by `privacy.anonymize`, and by nothing else.
+Records hold addresses as `Address`, which refuses to be serialised. What may leave the edge is made
+from an incident by `privacy.anonymize`, and by nothing else.
 """
 
 from dataclasses import dataclass

@@ -16,9 +16,8 @@ Left to others: what qualifies (`alert_policy`, the detectors) and what is share
 
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from hookprobe.crypto.domains import Domain
 from hookprobe.detection.address import Address, Networks
@@ -35,76 +34,19 @@ from hookprobe.detection.config import IncidentConfig
 from hookprobe.detection.event import SecurityEvent, Severity
 from hookprobe.detection.evidence import Sighting
 from hookprobe.detection.finding import Finding
+from hookprobe.detection.incident import (
+    KEYED_BYTES,
+    Incident,
+    IncidentClosed,
+    IncidentEffect,
+    IncidentOpened,
+    IncidentUpdated,
+    Keyed,
+    Target,
+)
 from hookprobe.errors import LocalError
 from hookprobe.wire import canonical
 from hookprobe.wire.instant import Instant
-
-Keyed: TypeAlias = Callable[[bytes], bytes]
-KEYED_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Whom it concerns; port 0 where it does not matter."""
-
-    address: Address
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """A snapshot of an incident. Raw and local.
-
-    Args:
-        key: 64 hex digits; the same for the same evidence, for ever.
-        source: Who does it; None where the sources are forged or unknown.
-        hostile: The outside address worth telling others; None where there is none.
-        hostile_domain: The outside domain worth telling others; may be empty.
-        targets: The first few targets in address order.
-        supporting: Signatures of the same source and window that do not qualify by themselves.
-    """
-
-    key: str
-    sensor: str
-    title: str
-    category: Category
-    severity: Severity
-    techniques: tuple[str, ...]
-    signature_id: int
-    count: int
-    first_seen: Instant
-    last_seen: Instant
-    window_start: Instant
-    window_end: Instant
-    source: Address | None
-    hostile: Address | None
-    hostile_domain: str
-    targets: tuple[Target, ...]
-    supporting: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentOpened:
-    """First qualifying evidence: react now."""
-
-    incident: Incident
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentUpdated:
-    """The count has doubled, or it became worse."""
-
-    incident: Incident
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentClosed:
-    """The final state, unless late evidence comes."""
-
-    incident: Incident
-
-
-IncidentEffect: TypeAlias = IncidentOpened | IncidentUpdated | IncidentClosed
 
 
 @dataclass(slots=True)
@@ -154,7 +96,7 @@ class _Suspect:
 
     supporting: dict[int, int] = field(default_factory=dict)
     suspicious: dict[int, int] = field(default_factory=dict)
-    first: Instant = Instant(0)
+    first: Instant | None = None
     is_open: bool = False
 
 
@@ -251,14 +193,15 @@ class IncidentBook:
             sids[event.signature_id] = sids.get(event.signature_id, 0) + 1
         if weight is not Weight.SUSPICION:
             return []
-        suspect.first = min(suspect.first or event.at, event.at)
+        first = event.at if suspect.first is None else min(suspect.first, event.at)
+        suspect.first = first
         if suspect.is_open:
             return self._add(self._many(sensor, event, Sighting(event.at, event.at, 1)))
         if len(suspect.suspicious) < self._config.signatures_min:
             return []
         suspect.is_open = True
         total = sum(suspect.suspicious.values())
-        return self._add(self._many(sensor, event, Sighting(suspect.first, event.at, total)))
+        return self._add(self._many(sensor, event, Sighting(first, event.at, total)))
 
     def _many(self, sensor: str, event: SecurityEvent, sighting: Sighting) -> _Evidence:
         profile = PROFILES[Family.MANY_SIGNATURES]

@@ -29,7 +29,8 @@ from hookprobe.detection.event import (
 )
 from hookprobe.detection.finding import Detector, Finding
 from hookprobe.detection.floods import FloodDetector
-from hookprobe.detection.incidents import IncidentBook, IncidentEffect, Keyed
+from hookprobe.detection.incident import IncidentEffect, Keyed
+from hookprobe.detection.incidents import IncidentBook
 from hookprobe.detection.local_network import LocalNetworkDetector
 from hookprobe.detection.scans import ScanDetector
 from hookprobe.detection.suricata import parse_eve_line
@@ -85,7 +86,7 @@ class _Lane:
 
     doubles: DoubleFilter
     detectors: tuple[Detector, ...]
-    watermark: Instant = Instant(0)
+    watermark: Instant
     minute: int = 0
 
 
@@ -253,6 +254,7 @@ class Detection:
                 LocalNetworkDetector(config.local_network),
                 CertificateDetector(),
             ),
+            watermark=Instant(0),
         )
 
     def _stream(self, sensor: Sensor) -> _Stream:

@@ -28,6 +28,7 @@ from hookprobe.detection.event import (
     TlsSeen,
     Unused,
 )
+from hookprobe.detection.kinds import EVE_COUNTED
 from hookprobe.detection.stamp import parse_stamp
 from hookprobe.detection.suricata_shapes import EveLine
 from hookprobe.errors import LimitExceededError, MalformedError
@@ -36,11 +37,6 @@ from hookprobe.wire.instant import Instant
 LINE_MAX_BYTES = 1 << 20
 TECHNIQUES_MAX = 16
 _PATH_MAX = 256
-
-# Recognised, but no detector reads them.
-_COUNTED = frozenset(
-    ["anomaly", "bittorrent_dht", "dcerpc", "dnp3", "dns_v1", "drop", "engine", "enip", "fileinfo", "files", "frame", "ftp_data", "http2", "ike", "ikev2", "krb5", "ldap", "mdns", "metadata", "modbus", "mqtt", "netflow", "nfs", "packet", "pgsql", "pop3", "quic", "rdp", "rfb", "signature", "sip", "smb", "smtp", "snmp", "template", "tftp", "tunnel", "verdict", "websocket"]
-)
 
 # Suricata's priorities run from 1 (worst) to 4; a rule that says "Critical" itself is believed.
 _SEVERITIES = {1: Severity.HIGH, 2: Severity.MEDIUM}
@@ -75,7 +71,7 @@ def parse_eve_line(line: bytes) -> Activity | Unused:
         raise MalformedError(f"eve line: {str(error)[:160]}") from error
     build = _BUILDERS.get(eve.event_type)
     if build is None:
-        return Unused(eve.event_type, eve.event_type in _COUNTED)
+        return Unused(eve.event_type, eve.event_type in EVE_COUNTED)
     return build(eve, parse_stamp(eve.timestamp))
 
 
@@ -201,10 +197,18 @@ def _tls(eve: EveLine, at: Instant) -> Activity:
     tls = eve.tls
     if tls is None:
         raise _missing(eve, "tls")
-    # Suricata writes certificate dates in UTC without saying so.
-    not_after = parse_stamp(tls.notafter + "Z") if tls.notafter else Instant(0)
     ja3 = tls.ja3.hash if tls.ja3 is not None else ""
-    return TlsSeen(at, _conversation(eve), tls.sni, tls.subject, not_after, ja3, tls.ja4)
+    ends = _not_after(tls.notafter)
+    return TlsSeen(at, _conversation(eve), tls.sni, tls.subject, ends, ja3, tls.ja4)
+
+
+def _not_after(text: str) -> Instant:
+    # Suricata writes certificate dates in UTC without saying so. The date is the far server's
+    # choice, nonsense included; nonsense is no reason to lose the handshake.
+    try:
+        return parse_stamp(text + "Z") if text else Instant(0)
+    except MalformedError:
+        return Instant(0)
 
 
 def _http(eve: EveLine, at: Instant) -> Activity:

@@ -8,13 +8,17 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-Count = Annotated[int, Meta(ge=0)]
+# Bounds keep every number printable, hashable and exact in the JSON of others.
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+SignatureId = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Text = Annotated[str, Meta(max_length=4096)]
 
 
 class Alert(Struct):
-    signature_id: Count
+    """The rule that matched."""
+
+    signature_id: SignatureId
     signature: Text = ""
     category: Text = ""
     severity: Count = 3
@@ -23,6 +27,8 @@ class Alert(Struct):
 
 
 class Flow(Struct):
+    """The flow's totals, or so far in alerts."""
+
     start: str = ""
     end: str = ""
     state: str = ""
@@ -37,17 +43,23 @@ class Flow(Struct):
 
 
 class Tcp(Struct):
+    """TCP flags as hex digits: all, to the server, to the client."""
+
     tcp_flags: str = "00"
     tcp_flags_ts: str = "00"
     tcp_flags_tc: str = "00"
 
 
 class DnsQuestion(Struct):
+    """One question of a version 3 record."""
+
     rrname: Text = ""
     rrtype: Text = ""
 
 
 class Dns(Struct):
+    """A question or an answer."""
+
     type: str = ""
     id: Count = 0
     tx_id: Count = 0
@@ -57,10 +69,14 @@ class Dns(Struct):
 
 
 class Ja3(Struct):
+    """A JA3 fingerprint."""
+
     hash: Text = ""
 
 
 class Tls(Struct):
+    """A handshake and the certificate it showed."""
+
     sni: Text = ""
     subject: Text = ""
     notafter: str = ""
@@ -69,6 +85,8 @@ class Tls(Struct):
 
 
 class Http(Struct):
+    """A request and its status."""
+
     hostname: Text = ""
     url: str = ""
     http_method: Text = ""
@@ -76,11 +94,15 @@ class Http(Struct):
 
 
 class Ftp(Struct):
+    """A command and its reply codes."""
+
     command: Text = ""
     completion_code: list[str] = field(default_factory=list)
 
 
 class Dhcp(Struct):
+    """A message."""
+
     type: str = ""
     dhcp_type: str = ""
     id: Count = 0
@@ -90,6 +112,8 @@ class Dhcp(Struct):
 
 
 class Arp(Struct):
+    """A packet (Suricata 8)."""
+
     opcode: str = ""
     src_mac: Text = ""
     src_ip: str = ""
@@ -97,27 +121,36 @@ class Arp(Struct):
 
 
 class Capture(Struct):
+    """Counters of the capture method."""
+
     kernel_packets: Count = 0
     kernel_drops: Count = 0
 
 
 class Decoder(Struct):
+    """Counters of the packet decoder."""
+
     pkts: Count = 0
     invalid: Count = 0
 
 
 class Detect(Struct):
+    """Counters of the rule engine."""
+
     alert_queue_overflow: Count = 0
-    alerts_suppressed: Count = 0
 
 
 class Stats(Struct):
+    """The engine's counters."""
+
     capture: Capture = field(default_factory=Capture)
     decoder: Decoder = field(default_factory=Decoder)
     detect: Detect = field(default_factory=Detect)
 
 
 class EveLine(Struct):
+    """What every line has, and the parts that some have."""
+
     event_type: Annotated[str, Meta(max_length=64)]
     timestamp: str
     flow_id: Count = 0
