@@ -219,16 +219,16 @@ def _address(item: Json) -> str:
     return item
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """Split `host:port` or `[host]:port`.
+def parse_address(text: str, *, port_min: int = 1) -> tuple[str, int]:
+    """Split `host:port` or `[host]:port`; `port_min` 0 allows "any free port" for listening.
 
     Raises:
-        MalformedError: Not of that form, or no port from 1 to 65535.
+        MalformedError: Not of that form, or no port from `port_min` to 65535.
     """
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise MalformedError(f"address: {text[:80]!r} is not host:port")
-    if not 1 <= int(port) <= 65535:
-        raise MalformedError(f"address: {text[:80]!r} has no port from 1 to 65535")
+    if not port_min <= int(port) <= 65535:
+        raise MalformedError(f"address: {text[:80]!r} has no port from {port_min} to 65535")
     return host, int(port)

@@ -1,0 +1,1 @@
+"""What people type: `hookprobe <noun> <verb>` and a few short verbs."""

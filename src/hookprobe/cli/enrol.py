@@ -1,0 +1,127 @@
+"""`hookprobe init`: found a mesh, or enrol one more node of it."""
+
+import secrets
+from pathlib import Path
+
+import click
+
+from hookprobe.cli.output import message
+from hookprobe.crypto.signing import Ed25519
+from hookprobe.dsm.genesis import EPOCH_DURATION_MAX_US, EPOCH_DURATION_MIN_US, decode_genesis
+from hookprobe.errors import ConfigError
+from hookprobe.identity import directory as directories
+from hookprobe.node import provision
+from hookprobe.node.provision import Enrolled, NodePlan
+from hookprobe.runtime import folders
+from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.keystore import read_file, write_atomically
+from hookprobe.wire.identifiers import parse_node_id, parse_tenant_id
+from hookprobe.wire.instant import MILLISECOND
+
+PORT = 4719
+
+
+@click.group()
+def init() -> None:
+    """Found a mesh or enrol a node."""
+
+
+@init.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", default="mesh", show_default=True, help="The mesh's name.")
+@click.option("--validators", default=4, show_default=True, type=click.IntRange(1, 100))
+@click.option("--edge", "edges", multiple=True, help="NAME or NAME@TENANT; may be repeated.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where validators answer.")
+@click.option("--port", default=PORT, show_default=True, help="The first validator's port.")
+@click.option("--epoch-ms", default=300_000, show_default=True, help="Length of an epoch.")
+def mesh(
+    folder: Path,
+    name: str,
+    validators: int,
+    edges: tuple[str, ...],
+    host: str,
+    port: int,
+    epoch_ms: int,
+) -> None:
+    """Found a mesh in FOLDER: its authority and one folder for every node.
+
+    Carry each node's folder to its machine; keep authority.key away from all of them.
+    """  # fmt: skip
+    epoch_us = epoch_ms * MILLISECOND
+    if not EPOCH_DURATION_MIN_US <= epoch_us <= EPOCH_DURATION_MAX_US:
+        raise ConfigError([f"--epoch-ms: {epoch_ms} is not between 100 and 86400000"])
+    listed = f"[{host}]" if ":" in host else host
+    plans = [
+        NodePlan(
+            parse_node_id(f"validator-{i + 1}"), "validator", "operator", f"{listed}:{port + i}"
+        )
+        for i in range(validators)
+    ]
+    plans += [_edge_plan(text) for text in edges]
+    folders.make_folder(folder)
+    made = provision.found(parse_node_id(name), plans, epoch_us, Clock().now(), secrets.token_bytes)
+    folders.write_authority(folder, made)
+    documents = (made.genesis.encode(), made.directory)
+    for plan, enrolled in zip(plans, made.nodes, strict=True):
+        folders.write_node(folder / plan.node, enrolled, documents, _settings(plan))
+    message(f"mesh {name}: {validators} validators, {len(edges)} edges in {folder}")
+    if validators < 4:
+        message("warning: fewer than 4 validators tolerate no fault")
+    message(f"chain {made.genesis.chain_id().hex()}")
+    message(f"next: hookprobe validator run -c {folder}/{plans[0].node}/hookprobe.yaml")
+
+
+@init.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--mesh", "home", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--name", required=True, help="The node's name.")
+@click.option("--tenant", default="default", show_default=True)
+def edge(folder: Path, home: Path, name: str, tenant: str) -> None:
+    """Enrol an edge in FOLDER; publishes a new directory in the mesh's folder.
+
+    Validators take the new directory when they start; copy it to them.
+    """
+    authority = folders.read_authority(home)
+    genesis_data = read_file(home / folders.GENESIS_FILE, limit=1 << 20)
+    genesis = decode_genesis(genesis_data)
+    now = Clock().now()
+    current = directories.accept(
+        read_file(home / folders.DIRECTORY_FILE, limit=directories.DIRECTORY_MAX_BYTES),
+        genesis.ca_keys,
+        Ed25519(),
+        now,
+    )
+    plan = NodePlan(parse_node_id(name), "edge", parse_tenant_id(tenant))
+    if current.find(plan.node) is not None:
+        raise ConfigError([f"--name: {name} is already enrolled"], hint="choose another name")
+    chain = genesis.chain_id()
+    enrolled = provision.enrol(plan, chain, authority, now, secrets.token_bytes)
+    devices = [*current.devices, enrolled.device]
+    signed = provision.publish(authority, chain, devices, version=current.version + 1, now=now)
+    _write_edge(folder, home, enrolled, (genesis_data, signed), plan)
+    message(f"edge {name} enrolled; directory version {current.version + 1} in {home}")
+    message(f"next: copy {home}/directory.json to the validators, then")
+    message(f"      hookprobe edge run -c {folder}/hookprobe.yaml")
+
+
+def _write_edge(
+    folder: Path, home: Path, enrolled: Enrolled, documents: tuple[bytes, bytes], plan: NodePlan
+) -> None:
+    folders.write_node(folder, enrolled, documents, _settings(plan))
+    write_atomically(home / folders.DIRECTORY_FILE, documents[1])
+
+
+def _edge_plan(text: str) -> NodePlan:
+    name, _, tenant = text.partition("@")
+    return NodePlan(parse_node_id(name), "edge", parse_tenant_id(tenant or "default"))
+
+
+def _settings(plan: NodePlan) -> dict[str, object]:
+    listen = plan.address or "0.0.0.0:0"
+    settings: dict[str, object] = {
+        "dsm": {"node": {"id": str(plan.node), "role": plan.role}},
+        "htp": {"listen": [listen]},
+    }
+    if plan.role == "edge":
+        settings["sensors"] = {"suricata": ["/var/log/suricata/eve.json"]}
+    return settings

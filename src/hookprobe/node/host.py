@@ -1,0 +1,34 @@
+"""The seam between a pure node and whatever runs it: a process, the simulator, a test.
+
+A host feeds inputs with the current time, executes the returned effects in order, and calls
+`handle_timeout` when `next_timeout` has come. That is all it must know.
+
+* `Persist`: write durably before anything behind it in the list.
+* `Transmit`: send one datagram; it may be lost.
+* `Observation`: tell whoever listens; nothing depends on it.
+"""
+
+from typing import Protocol, TypeAlias
+
+from hookprobe.dsm.store import Persist
+from hookprobe.htp.effects import Address, Transmit
+from hookprobe.node.observations import Observation
+from hookprobe.wire.instant import Instant
+
+Effect: TypeAlias = Persist | Transmit | Observation
+
+
+class Node(Protocol):
+    """What every kind of node can do."""
+
+    def start(self, now: Instant) -> list[Effect]:
+        """Begin; called once, before anything else."""
+
+    def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
+        """Take one datagram from the network."""
+
+    def next_timeout(self) -> Instant | None:
+        """Return when `handle_timeout` is wanted; None for never."""
+
+    def handle_timeout(self, now: Instant) -> list[Effect]:
+        """Do what has become due."""

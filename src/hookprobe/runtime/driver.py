@@ -1,0 +1,121 @@
+"""Run one node: datagrams and timers in, effects out, on an asyncio loop.
+
+Group commit: all `Persist` effects of one wake are written in one transaction, then the rest runs
+in order. That keeps the promise "durable before sent"; a datagram that a crash holds back is a
+lost datagram, which the protocols expect anyway.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hookprobe.dsm.store import Persist
+from hookprobe.errors import HostError
+from hookprobe.htp.effects import Transmit
+from hookprobe.node.host import Effect, Node
+from hookprobe.node.observations import Observation
+from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.udp import Received, UdpSocket
+
+
+class Store(Protocol):
+    """Where effects of the ledger go."""
+
+    def apply(self, batches: Sequence[Persist]) -> None: ...
+
+
+class Driver:
+    """One node on one socket and one store.
+
+    Args:
+        node: What to run.
+        socket: Its bound socket.
+        store: Its durable store.
+        clock: Says what time it is.
+        report: Takes every observation; must be quick.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        socket: UdpSocket,
+        store: Store,
+        clock: Clock,
+        report: Callable[[Observation], None],
+    ) -> None:
+        self._node = node
+        self._socket = socket
+        self._store = store
+        self._clock = clock
+        self._report = report
+        self._timer: asyncio.TimerHandle | None = None
+        self._failed: asyncio.Future[None] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set.
+
+        Raises:
+            HostError: The store failed: a node that cannot remember must not go on speaking.
+        """
+        loop = asyncio.get_running_loop()
+        self._failed = loop.create_future()
+        self.execute(self._node.start(self._clock.now()))
+        self._socket.attach(loop, self._receive)
+        stopping = asyncio.create_task(_until(stop))
+        try:
+            await asyncio.wait({stopping, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                await self._failed
+        finally:
+            stopping.cancel()
+            self._failed.cancel()
+            self._socket.close(loop)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _receive(self, received: Received) -> None:
+        now = self._clock.now()
+        effects: list[Effect] = []
+        for data, address in received:
+            effects += self._node.receive_datagram(data, address, now)
+        self.execute(effects)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.execute(self._node.handle_timeout(self._clock.now()))
+
+    def execute(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects and set the next timer; a failing store ends `run`."""
+        batches = [effect for effect in effects if isinstance(effect, Persist)]
+        if batches and not self._persist(batches):
+            return
+        for effect in effects:
+            if isinstance(effect, Transmit):
+                self._socket.send(effect.address, effect.data)
+            elif not isinstance(effect, Persist):
+                self._report(effect)
+        self._set_timer()
+
+    def _persist(self, batches: Sequence[Persist]) -> bool:
+        try:
+            self._store.apply(batches)
+        except HostError as error:
+            if self._failed is None:
+                raise
+            if not self._failed.done():
+                self._failed.set_exception(error)
+            return False
+        return self._failed is None or not self._failed.done()
+
+    def _set_timer(self) -> None:
+        due = self._node.next_timeout()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            delay_s = max(0, due - self._clock.now()) / 1e6
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
