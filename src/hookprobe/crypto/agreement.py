@@ -1,0 +1,128 @@
+"""Agreeing on a secret: X25519 (RFC 7748), ML-KEM-768 (FIPS 203), HKDF (RFC 5869).
+
+Rules:
+* A peer's public value that is malformed or of low order raises `MalformedError` or
+  `VerificationError`; no exception type of the library below gets out.
+* Private values are made from bytes given by the caller, so the caller owns the randomness. The one
+  exception is ML-KEM encapsulation: the library draws its 32 bytes itself. It therefore stands
+  behind the `Kem` protocol, and a simulator that must repeat a run passes another `Kem`.
+"""
+
+import hmac
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from hookprobe.errors import MalformedError, VerificationError
+
+X25519_BYTES = 32
+KEM_SEED_BYTES = 64
+KEM_PUBLIC_BYTES = 1184
+KEM_CIPHERTEXT_BYTES = 1088
+KEM_SECRET_BYTES = 32
+
+_HASH_BYTES = 32
+
+
+class AgreementKey:
+    """An X25519 key pair.
+
+    Args:
+        seed: 32 random bytes, the private scalar before clamping.
+    """
+
+    __slots__ = ("_private", "public_key")
+
+    def __init__(self, seed: bytes) -> None:
+        self._private = X25519PrivateKey.from_private_bytes(seed)
+        self.public_key = self._private.public_key().public_bytes_raw()
+
+    def exchange(self, public_key: bytes) -> bytes:
+        """Return the 32-byte secret shared with the owner of `public_key`.
+
+        Raises:
+            MalformedError: Not 32 bytes.
+            VerificationError: A point of low order; the secret would be known to everyone
+                (RFC 7748 section 6.1).
+        """
+        if len(public_key) != X25519_BYTES:
+            raise MalformedError(f"X25519: public key of {len(public_key)} bytes")
+        try:
+            return self._private.exchange(X25519PublicKey.from_public_bytes(public_key))
+        except ValueError as error:
+            raise VerificationError("X25519: public key of low order") from error
+
+
+class KemKey(Protocol):
+    """The private half of a key-encapsulation pair."""
+
+    public_key: bytes
+
+    def decapsulate(self, ciphertext: bytes) -> bytes:
+        """Return the 32-byte secret; `MalformedError` if the ciphertext has another length."""
+        ...
+
+
+class Kem(Protocol):
+    """A key-encapsulation mechanism with the sizes of ML-KEM-768."""
+
+    def generate(self, seed: bytes) -> KemKey:
+        """Return the key pair of a 64-byte seed (d || z)."""
+        ...
+
+    def encapsulate(self, public_key: bytes) -> tuple[bytes, bytes]:
+        """Return a fresh 32-byte secret and its 1088-byte ciphertext.
+
+        Raises:
+            MalformedError: The public key has the wrong length or fails the modulus check.
+        """
+        ...
+
+
+class MlKemKey:
+    """An ML-KEM-768 key pair from its 64-byte seed."""
+
+    __slots__ = ("_private", "public_key")
+
+    def __init__(self, seed: bytes) -> None:
+        self._private = MLKEM768PrivateKey.from_seed_bytes(seed)
+        self.public_key = self._private.public_key().public_bytes_raw()
+
+    def decapsulate(self, ciphertext: bytes) -> bytes:
+        if len(ciphertext) != KEM_CIPHERTEXT_BYTES:
+            raise MalformedError(f"ML-KEM-768: ciphertext of {len(ciphertext)} bytes")
+        return self._private.decapsulate(ciphertext)
+
+
+class MlKem:
+    """ML-KEM-768 of the cryptography package; encapsulation draws from the operating system."""
+
+    def generate(self, seed: bytes) -> MlKemKey:
+        return MlKemKey(seed)
+
+    def encapsulate(self, public_key: bytes) -> tuple[bytes, bytes]:
+        try:
+            return MLKEM768PublicKey.from_public_bytes(public_key).encapsulate()
+        except ValueError as error:
+            raise MalformedError("ML-KEM-768: not a public key") from error
+
+
+def hkdf_extract(salt: bytes, secret: bytes, digest: str = "sha256") -> bytes:
+    """Return the 32-byte pseudorandom key of RFC 5869 section 2.2."""
+    return hmac.digest(salt or bytes(_HASH_BYTES), secret, digest)
+
+
+def hkdf_expand(key: bytes, info: bytes, length: int, digest: str = "sha256") -> bytes:
+    """Return `length` bytes of output keying material, RFC 5869 section 2.3.
+
+    T(i) = HMAC(PRK, T(i-1) || info || i), the output is T(1) || T(2) || ... cut to length.
+    """
+    assert 0 < length <= 255 * _HASH_BYTES
+    material = block = b""
+    index = 0
+    while len(material) < length:
+        index += 1
+        block = hmac.digest(key, block + info + bytes((index,)), digest)
+        material += block
+    return material[:length]

@@ -1,0 +1,1 @@
+"""The HookProbe transport: authenticated, sealed, ordered channels between nodes over UDP."""

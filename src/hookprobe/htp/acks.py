@@ -1,0 +1,80 @@
+"""Which packets arrived, and when to say so (RFC 9000 section 13.2).
+
+Waiting saves packets and never delays a message: messages are delivered on arrival. An
+acknowledgement is due after some packets, after a short wait, or at once on a gap or a probe.
+"""
+
+from hookprobe.htp.messages import ACK_RANGES_MAX
+from hookprobe.htp.packet import Header
+from hookprobe.wire.instant import Instant
+
+EARLY_PACKETS = 100  # while the peer's window is small, every second packet is acknowledged
+EARLY_EVERY = 2
+
+
+class AckTracker:
+    """The received packet numbers of one session.
+
+    Args:
+        delay_us: The longest wait.
+        every: Packets acknowledged together once the session is busy.
+    """
+
+    __slots__ = (
+        "_count",
+        "_delay_us",
+        "_every",
+        "_pending",
+        "deadline",
+        "echo_ts",
+        "largest_at",
+        "ranges",
+    )
+
+    def __init__(self, delay_us: int, every: int) -> None:
+        self._delay_us = delay_us
+        self._every = every
+        self._pending = 0
+        self._count = 0
+        self.ranges: list[tuple[int, int]] = []
+        self.deadline: Instant | None = None
+        self.largest_at = Instant(0)
+        self.echo_ts = 0
+
+    def receive(self, header: Header, now: Instant, *, eliciting: bool, at_once: bool) -> None:
+        """Note a packet that opened."""
+        number = header.nonce
+        largest = self.ranges[0][1] if self.ranges else -1
+        in_order = number == largest + 1
+        if number > largest:
+            self.largest_at, self.echo_ts = now, header.timestamp
+        if in_order and self.ranges:
+            self.ranges[0] = (self.ranges[0][0], number)
+        else:
+            self._insert(number)
+        if not eliciting:
+            return
+        self._pending += 1
+        self._count += 1
+        every = EARLY_EVERY if self._count <= EARLY_PACKETS else self._every
+        if at_once or not in_order or self._pending >= every:
+            self.deadline = now
+        elif self.deadline is None:
+            self.deadline = Instant(now + self._delay_us)
+
+    def _insert(self, number: int) -> None:
+        low = high = number
+        kept = []
+        for first, last in self.ranges:
+            if last + 1 < low or first - 1 > high:
+                kept.append((first, last))
+            else:
+                low, high = min(low, first), max(high, last)
+        kept.append((low, high))
+        kept.sort(reverse=True)
+        self.ranges = kept[: ACK_RANGES_MAX + 1]
+
+    def sent(self) -> None:
+        """Note that an acknowledgement left."""
+        self._pending = 0
+        self.deadline = None

@@ -1,0 +1,204 @@
+"""What an endpoint asks its host to do, and what it tells it: frozen values, executed in order."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+from hookprobe.htp.channels import Channel
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import Instant
+
+
+class Address(NamedTuple):
+    """An IPv4 or IPv6 address in text, and a UDP port."""
+
+    host: str
+    port: int
+
+
+class DropReason(Enum):
+    """Why a packet was dropped; every drop is silent on the wire."""
+
+    MALFORMED = "malformed"
+    ADDRESS = "address"
+    NOT_ANSWERING = "not_answering"
+    MAC1 = "mac1"
+    COOKIE = "cookie"
+    RATE = "rate"
+    LIMIT = "limit"
+    HANDSHAKE = "handshake"
+    SIGNATURE = "signature"
+    UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 (the name of a reason, not a secret)
+    REPLAY = "replay"
+    SEAL = "seal"
+    RESET = "reset"
+    EXPIRED = "expired"
+
+
+class DownReason(Enum):
+    """Why a session ended; messages not yet delivered are lost and the layer above re-syncs."""
+
+    CLOSED_HERE = "closed_here"
+    CLOSED_BY_PEER = "closed_by_peer"
+    RESET = "reset"
+    SILENT = "silent"
+    IDLE = "idle"
+    EXPIRED = "expired"
+    REPLACED = "replaced"
+    PROTOCOL = "protocol"
+    RESONANCE = "resonance"
+
+
+class RefusedReason(Enum):
+    """Why a message was not taken for sending."""
+
+    NO_SESSION = "no_session"
+    QUEUE_FULL = "queue_full"
+
+
+class RejectCode(Enum):
+    """Reasons carried by REJECT."""
+
+    VERSION = 1
+    BUSY = 2
+    UNKNOWN = 3
+    NOT_ACTIVE = 4
+    FINGERPRINT = 5
+    RESONANCE = 6
+    CROSSED = 7  # the other end dials too, and its dial has precedence
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Send one datagram."""
+
+    address: Address
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """The next message of a channel, complete and in order."""
+
+    peer: NodeId
+    channel: Channel
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUp:
+    """Messages can flow; both ends are authenticated. `dialled`: we started it."""
+
+    peer: NodeId
+    address: Address
+    dialled: bool
+    suite: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRenewed:
+    """New keys took over; channels continue without a gap."""
+
+    peer: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDown:
+    """The session ended and what was not acknowledged is lost."""
+
+    peer: NodeId
+    reason: DownReason
+
+
+@dataclass(frozen=True, slots=True)
+class SendRefused:
+    """A message was not taken; the caller keeps it or drops it knowingly."""
+
+    peer: NodeId
+    channel: Channel
+    reason: RefusedReason
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRejected:
+    """The peer refused us in a sealed REJECT; the next attempt is at `retry_at`."""
+
+    peer: NodeId
+    code: RejectCode
+    retry_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class BareRejectSeen:
+    """An unauthenticated REJECT arrived: a hint for the operator, nothing more."""
+
+    peer: NodeId
+    code: RejectCode
+
+
+@dataclass(frozen=True, slots=True)
+class AttestRefused:
+    """We refused a peer that proved its address and our key."""
+
+    peer: NodeId
+    code: RejectCode
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """A peer's packets come from a new address that has answered a probe."""
+
+    peer: NodeId
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ResonanceMismatch:
+    """A session packet carried a beacon that is not the peer's; it was asked to attest again."""
+
+    peer: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class TrustReported:
+    """The answering peer's trust in us changed, in 1/65535."""
+
+    peer: NodeId
+    trust: int
+
+
+@dataclass(frozen=True, slots=True)
+class VitalsReported:
+    """What a heartbeat says about the dialling peer; unverified."""
+
+    peer: NodeId
+    ter_sequence: int
+    battery: int
+    power: int
+    load: int
+    qsecbit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A packet was dropped."""
+
+    reason: DropReason
+
+
+Effect: TypeAlias = (
+    Transmit
+    | MessageReceived
+    | SessionUp
+    | SessionRenewed
+    | SessionDown
+    | SendRefused
+    | ConnectRejected
+    | BareRejectSeen
+    | AttestRefused
+    | PeerMoved
+    | ResonanceMismatch
+    | TrustReported
+    | VitalsReported
+    | Dropped
+)

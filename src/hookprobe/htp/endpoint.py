@@ -1,0 +1,530 @@
+"""All sessions of one socket: routing, dialling, answering, timers (HTP spec 3.3 and 3.4).
+
+One endpoint dials pinned peers and answers those who dial it, over the same socket. It is a machine
+of values: datagrams and commands in, effects out; it never raises for what the network sent.
+
+Routing: handshake types go to the dialler with that token or to the responder; session types to the
+session whose `local_token` they carry. A packet for an unknown session may earn a stateless reset.
+"""
+
+import hmac
+from collections.abc import Callable, Iterable
+
+from hookprobe.crypto.sealing import CipherCache
+from hookprobe.errors import LimitExceededError, LocalError, MalformedError, RemoteError
+from hookprobe.htp.admission import RateLimiter, pack_host, prefix_of
+from hookprobe.htp.agenda import Agenda
+from hookprobe.htp.channels import Channel
+from hookprobe.htp.config import HtpConfig
+from hookprobe.htp.effects import (
+    Address,
+    BareRejectSeen,
+    ConnectRejected,
+    DownReason,
+    Dropped,
+    DropReason,
+    Effect,
+    RefusedReason,
+    SendRefused,
+    SessionDown,
+    SessionRenewed,
+    SessionUp,
+    Transmit,
+)
+from hookprobe.htp.handshake import (
+    CAPABILITY_CONTINUE,
+    Accepted,
+    Dial,
+    DialState,
+    Phase,
+    PhaseEvent,
+    Rejected,
+)
+from hookprobe.htp.keys import Entropy, reset_token
+from hookprobe.htp.link import Arrival, Link, LinkTools
+from hookprobe.htp.messages import (
+    BARE_REJECT_BYTES,
+    CloseCode,
+    Vitals,
+    decode_bare_reject,
+    decode_challenge,
+)
+from hookprobe.htp.packet import (
+    SEALED_OVERHEAD_BYTES,
+    SESSION_TYPES,
+    Header,
+    PacketType,
+    decode_header,
+    encode_header,
+)
+from hookprobe.htp.responder import Pending, Responder, has_precedence
+from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
+from hookprobe.htp.session import Opened, ReplayError, Session, SessionNames
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import Instant
+
+_RESET_BYTES = SEALED_OVERHEAD_BYTES
+_RESET_TOKEN_BYTES = 16
+_PENDING_KEY = ("pending", "")
+
+
+class Endpoint:
+    """The transport of one node on one socket.
+
+    Args:
+        config: Timeouts and limits.
+        identity: Who we are.
+        seams: Registry, resonance, signatures, KEM.
+        random_bytes: Returns as many random bytes as asked for.
+        now: The time.
+    """
+
+    __slots__ = (
+        "_agenda",
+        "_ciphers",
+        "_config",
+        "_dial_tokens",
+        "_dials",
+        "_entropy",
+        "_identity",
+        "_last",
+        "_links",
+        "_pending",
+        "_reset_limiter",
+        "_resets",
+        "_responder",
+        "_sessions",
+        "_shift",
+        "_tools",
+    )
+
+    def __init__(
+        self,
+        config: HtpConfig,
+        identity: LocalIdentity,
+        seams: Seams,
+        random_bytes: Callable[[int], bytes],
+        now: Instant,
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._entropy = Entropy(random_bytes)
+        self._tools = LinkTools(config, seams, self._entropy)
+        self._ciphers = CipherCache(config.ciphers_max)
+        self._links: dict[NodeId, Link] = {}
+        self._sessions: dict[bytes, Session] = {}
+        self._resets: dict[bytes, Session] = {}
+        self._pending: dict[bytes, Pending] = {}
+        self._dials: dict[NodeId, Dial] = {}
+        self._dial_tokens: dict[bytes, Dial] = {}
+        self._agenda: Agenda[tuple[str, str]] = Agenda()
+        self._responder = Responder(identity, self._tools, self._ciphers, self._links, now)
+        self._reset_limiter = RateLimiter(
+            config.reset_rate_per_s, config.reset_rate_per_s, config.prefixes_max
+        )
+        self._shift = 0
+        self._last = now
+
+    @property
+    def peers(self) -> tuple[NodeId, ...]:
+        """The peers with a live session, sorted."""
+        return tuple(sorted(self._links))
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def connect(self, peer: PinnedPeer, now: Instant) -> list[Effect]:
+        """Keep a pinned peer connected from now on, with retries for ever.
+
+        Raises:
+            LocalError: The peer is ourselves or is dialled already.
+        """
+        if peer.node == self._identity.node or peer.node in self._dials:
+            raise LocalError(f"connect: {peer.node} is this node or is dialled already")
+        now = self._local(now)
+        dial = Dial(peer, self._identity, self._tools.seams, self._config, self._entropy)
+        self._dials[peer.node] = dial
+        if peer.node in self._links:
+            return []
+        return self._drive(dial, dial.start, now)
+
+    def close(self, peer: NodeId, now: Instant) -> list[Effect]:
+        """End the session with a peer and stop dialling it."""
+        now = self._local(now)
+        dial = self._dials.pop(peer, None)
+        if dial is not None:
+            self._dial_tokens.pop(dial.edge_token, None)
+            self._agenda.discard(("dial", peer))
+        link = self._links.get(peer)
+        if link is None:
+            return []
+        effects = link.close(CloseCode.NORMAL, now)
+        return effects + self._end(link, DownReason.CLOSED_HERE, now)
+
+    def send(self, peer: NodeId, channel: Channel, data: bytes, now: Instant) -> list[Effect]:
+        """Queue a message and send what can be sent at once.
+
+        Raises:
+            LocalError: The message is larger than 1 MiB.
+        """
+        now = self._local(now)
+        link = self._links.get(peer)
+        if link is None:
+            return [SendRefused(peer, channel, RefusedReason.NO_SESSION)]
+        if not link.offer(channel, data):
+            return [SendRefused(peer, channel, RefusedReason.QUEUE_FULL)]
+        return self._settle(link, now)
+
+    def report(self, vitals: Vitals) -> None:
+        """Set what our next heartbeats say."""
+        for link in self._links.values():
+            if link.session.names.dialled:
+                link.vitals = vitals
+
+    def grade(self, peer: NodeId, trust: int) -> None:
+        """Set the trust, in 1/65535, that a peer who dialled us is told.
+
+        Raises:
+            LocalError: Out of range.
+        """
+        if not 0 <= trust <= 0xFFFF:
+            raise LocalError(f"grade: trust {trust} is not within 0 to 65535")
+        link = self._links.get(peer)
+        if link is not None:
+            link.trust = trust
+
+    # -- the four verbs -----------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
+        """Take one datagram; whatever it holds, no exception comes out."""
+        return self.receive_batch(((data, address),), now)
+
+    def receive_batch(
+        self, datagrams: Iterable[tuple[bytes, Address]], now: Instant
+    ) -> list[Effect]:
+        """Take what one read of the socket brought; peers are answered once for the batch."""
+        now = self._local(now)
+        effects: list[Effect] = []
+        touched: dict[NodeId, Link] = {}
+        for data, address in datagrams:
+            try:
+                header = decode_header(data)
+                if header.kind in SESSION_TYPES:
+                    effects += self._receive_session(
+                        header, data, Arrival(address, len(data), now), touched
+                    )
+                else:
+                    effects += self._receive_handshake(header, data, address, now)
+            except MalformedError:
+                effects.append(Dropped(DropReason.MALFORMED))
+            except RemoteError:
+                effects.append(Dropped(DropReason.HANDSHAKE))
+        for link in touched.values():
+            effects += self._settle(link, now)
+        return effects
+
+    def next_timeout(self) -> Instant | None:
+        """Return when `handle_timeout` has to be called."""
+        due = self._agenda.next()
+        return None if due is None else Instant(due - self._shift)
+
+    def handle_timeout(self, now: Instant) -> list[Effect]:
+        """Do everything that is due."""
+        now = self._local(now)
+        effects: list[Effect] = []
+        for kind, name in self._agenda.pop_due(now):
+            if kind == "link":
+                effects += self._wake_link(NodeId(name), now)
+            elif kind == "dial":
+                effects += self._wake_dial(NodeId(name), now)
+            else:
+                self._expire_pending(now)
+        return effects
+
+    def _local(self, now: Instant) -> Instant:
+        # The clock of the host may be set back; ours may not, or every timer would sleep that long.
+        local = now + self._shift
+        if local < self._last:
+            self._shift += self._last - local
+            local = self._last
+        self._last = Instant(local)
+        return self._last
+
+    def _wake_link(self, node: NodeId, now: Instant) -> list[Effect]:
+        link = self._links.get(node)
+        if link is None:
+            return []
+        effects = link.handle_timeout(now)
+        if link.retired is not None and now >= link.retired_until:
+            self._drop(link.retired)
+            link.retired = None
+        return effects + self._settle(link, now)
+
+    def _wake_dial(self, node: NodeId, now: Instant) -> list[Effect]:
+        dial = self._dials.get(node)
+        if dial is None:
+            return []
+        if dial.state is DialState.IDLE and node in self._links:
+            dial.next_at = None  # the peer reached us first; `_end` starts the dial again
+            return []
+        return self._drive(dial, dial.handle_timeout, now)
+
+    def _expire_pending(self, now: Instant) -> None:
+        while self._pending:
+            token, pending = next(iter(self._pending.items()))
+            if pending.until > now:
+                self._agenda.set(_PENDING_KEY, pending.until)
+                return
+            del self._pending[token]
+            self._drop(pending.session)
+
+    # -- handshakes ---------------------------------------------------------------------------
+
+    def _receive_handshake(
+        self, header: Header, data: bytes, address: Address, now: Instant
+    ) -> list[Effect]:
+        kind = header.kind
+        if kind in (PacketType.HELLO, PacketType.ATTEST):
+            if not self._config.answering:
+                return [Dropped(DropReason.NOT_ANSWERING)]
+            if kind is PacketType.HELLO:
+                return self._responder.receive_hello(header, data, address, now)
+            effects, pending = self._responder.receive_attest(header, data, address, now)
+            if pending is not None:
+                self._hold(pending, now)
+            return effects
+        dial = self._dial_tokens.get(header.flow_token)
+        if dial is None or dial.peer.address != address:
+            return [Dropped(DropReason.UNKNOWN_TOKEN)]
+        if kind is PacketType.CHALLENGE:
+            challenge = decode_challenge(header, data)
+            return self._drive(dial, lambda at: dial.receive_challenge(challenge, at), now)
+        if len(data) == BARE_REJECT_BYTES:
+            return [BareRejectSeen(dial.peer.node, decode_bare_reject(header, data)[0])]
+        return self._receive_reply(dial, header, data, now)
+
+    def _receive_reply(self, dial: Dial, header: Header, data: bytes, now: Instant) -> list[Effect]:
+        token = dial.edge_token
+        reply = dial.receive_reply(header, data, now)
+        if reply is None:
+            return []
+        self._dial_tokens.pop(token, None)
+        self._plan(dial)
+        if isinstance(reply, Rejected):
+            retry_at = Instant(reply.retry_at - self._shift)
+            return [ConnectRejected(dial.peer.node, reply.code, retry_at)]
+        return self._establish(dial, reply, now)
+
+    def _drive(
+        self, dial: Dial, step: Callable[[Instant], list[Transmit]], now: Instant
+    ) -> list[Effect]:
+        """Let a dialler act, then follow its token and its timer."""
+        self._dial_tokens.pop(dial.edge_token, None)
+        try:
+            return [*step(now)]
+        finally:
+            if dial.edge_token:
+                self._dial_tokens[dial.edge_token] = dial
+            self._plan(dial)
+
+    def _plan(self, dial: Dial) -> None:
+        if dial.next_at is not None:
+            self._agenda.set(("dial", dial.peer.node), dial.next_at)
+
+    def _hold(self, pending: Pending, now: Instant) -> None:
+        if len(self._pending) >= self._config.unconfirmed_max:
+            oldest = next(iter(self._pending))
+            self._drop(self._pending.pop(oldest).session)
+        token = pending.session.names.local_token
+        self._pending[token] = pending
+        self._sessions[token] = pending.session
+        self._expire_pending(now)
+
+    def _establish(self, dial: Dial, accepted: Accepted, now: Instant) -> list[Effect]:
+        """Take the session that our dialling won."""
+        body = accepted.body
+        names = SessionNames(
+            dial.peer.node,
+            True,
+            accepted.edge_token,
+            body.validator_token,
+            body.reset_token,
+            accepted.suite,
+        )
+        session = Session(accepted.keys, names, self._ciphers, self._config.failed_open_max, now)
+        session.resonance = accepted.beacon
+        self._register(session)
+        link = self._links.get(names.peer)
+        effects: list[Effect] = []
+        if accepted.continues and link is not None:
+            effects += self._renew(link, session, now)
+        elif link is not None and self._peer_precedes(link, now):
+            return self._refuse(session, dial.peer.address, now)
+        else:
+            if link is not None:
+                effects += self._end(link, DownReason.REPLACED, now, redial=False)
+            link = self._open_link(session, dial.peer.address, None, now)
+            effects.append(SessionUp(names.peer, link.address, True, names.suite))
+        link.ask_heartbeat(body.heartbeat_s)
+        if accepted.round_trip_us is not None:
+            link.seed_rtt(accepted.round_trip_us)
+        # The heartbeat that is due at once confirms the session to the answering end.
+        return effects + link.handle_timeout(now) + self._settle(link, now)
+
+    def _peer_precedes(self, link: Link, now: Instant) -> bool:
+        lively = now - link.last_heard < self._config.silence_us
+        return not link.session.names.dialled and link.peer < self._identity.node and lively
+
+    def _confirm(self, session: Session, now: Instant) -> list[Effect]:
+        """Take a session that a peer's dialling won, at its first packet that opened."""
+        pending = self._pending.pop(session.names.local_token)
+        peer = session.names.peer
+        link = self._links.get(peer)
+        if pending.continues is not None:
+            if pending.continues is not link:
+                return self._refuse(session, pending.address, now)
+            session.move(PhaseEvent.OPENED)
+            return self._renew(link, session, now)
+        if link is not None and has_precedence(
+            link, self._identity.node, self._config.silence_us, now
+        ):
+            return self._refuse(session, pending.address, now)
+        effects: list[Effect] = []
+        if link is not None:
+            effects += self._end(link, DownReason.REPLACED, now)
+        session.move(PhaseEvent.OPENED)
+        link = self._open_link(session, pending.address, pending.fingerprint, now)
+        return [*effects, SessionUp(peer, link.address, False, session.names.suite)]
+
+    def _refuse(self, session: Session, address: Address, now: Instant) -> list[Effect]:
+        """Close a session that lost against another one of the same peer."""
+        link = Link(session, address, None, self._tools, now)
+        effects = link.close(CloseCode.REPLACED, now)
+        self._drop(session)
+        return effects
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    def _open_link(
+        self, session: Session, address: Address, fingerprint: bytes | None, now: Instant
+    ) -> Link:
+        link = Link(session, address, fingerprint, self._tools, now)
+        self._links[link.peer] = link
+        return link
+
+    def _renew(self, link: Link, session: Session, now: Instant) -> list[Effect]:
+        gone = link.renew(session, now)
+        if gone is not None:
+            self._drop(gone)
+        return [SessionRenewed(link.peer)]
+
+    def _register(self, session: Session) -> None:
+        self._sessions[session.names.local_token] = session
+        self._resets[session.names.remote_token] = session
+
+    def _drop(self, session: Session) -> None:
+        session.move(PhaseEvent.ENDED)
+        self._sessions.pop(session.names.local_token, None)
+        if session.names.dialled:
+            self._resets.pop(session.names.remote_token, None)
+
+    def _receive_session(
+        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, Link]
+    ) -> list[Effect]:
+        session = self._sessions.get(header.flow_token)
+        if session is None:
+            return self._receive_unknown(header, data, arrival, touched)
+        now = arrival.now
+        if now - session.created >= self._config.reject_after_us:
+            return [Dropped(DropReason.EXPIRED)]
+        try:
+            opened = session.open(header, data)
+        except ReplayError:
+            return [Dropped(DropReason.REPLAY)]
+        except LimitExceededError:
+            return self._wear_out(session, now)
+        except MalformedError:
+            return [Dropped(DropReason.MALFORMED)]
+        except RemoteError:
+            return [Dropped(DropReason.SEAL)]
+        effects = self._confirm(session, now) if session.phase is Phase.UNCONFIRMED else []
+        if session.phase is Phase.CLOSED:
+            return effects
+        return effects + self._hand_over(session, opened, arrival, touched)
+
+    def _hand_over(
+        self, session: Session, opened: Opened, arrival: Arrival, touched: dict[NodeId, Link]
+    ) -> list[Effect]:
+        link = self._links[session.names.peer]
+        if link.ended is not None:
+            return [Dropped(DropReason.EXPIRED)]
+        touched[link.peer] = link
+        try:
+            return link.receive(session, opened, arrival)
+        except RemoteError:
+            link.ended = DownReason.PROTOCOL
+            return link.close(CloseCode.PROTOCOL, arrival.now)
+
+    def _wear_out(self, session: Session, now: Instant) -> list[Effect]:
+        link = self._links.get(session.names.peer)
+        if link is None or link.session is not session:
+            self._pending.pop(session.names.local_token, None)
+            self._drop(session)
+            return [Dropped(DropReason.SEAL)]
+        return [Dropped(DropReason.SEAL), *self._end(link, DownReason.EXPIRED, now)]
+
+    def _receive_unknown(
+        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, Link]
+    ) -> list[Effect]:
+        """A packet of no session: the peer's stateless reset, or a reason to send one."""
+        session = self._resets.get(header.flow_token)
+        if header.kind is PacketType.CLOSE and session is not None:
+            link = self._links.get(session.names.peer)
+            right = hmac.compare_digest(data[-_RESET_TOKEN_BYTES:], session.names.reset_token)
+            if not right or link is None or link.session is not session:
+                return [Dropped(DropReason.RESET)]
+            link.ended = DownReason.RESET
+            touched[link.peer] = link
+            return []
+        dropped = Dropped(DropReason.UNKNOWN_TOKEN)
+        if len(data) <= _RESET_BYTES or not self._config.answering:
+            return [dropped]
+        prefix = prefix_of(pack_host(arrival.address))
+        if not self._reset_limiter.allow(prefix, arrival.now):
+            return [dropped]
+        return [dropped, Transmit(arrival.address, self._reset(header.flow_token, arrival.now))]
+
+    def _reset(self, flow_token: bytes, now: Instant) -> bytes:
+        """A CLOSE with random fill and the token at its end; shorter than what it answers."""
+        fill = self._entropy.draw(_RESET_BYTES, now)
+        number = int.from_bytes(fill[:8])
+        header = encode_header(PacketType.CLOSE, 0, 0, flow_token, number, 0)
+        body = fill[len(header) : _RESET_BYTES - _RESET_TOKEN_BYTES]
+        return header + body + reset_token(self._identity.reset_key, flow_token)
+
+    def _settle(self, link: Link, now: Instant) -> list[Effect]:
+        """After a link acted: end it, renew its keys, or send and set its timer."""
+        if link.ended is not None:
+            return self._end(link, link.ended, now)
+        effects = link.flush(now)
+        dial = self._dials.get(link.peer)
+        if link.renewal_due and dial is not None and dial.state is DialState.ESTABLISHED:
+            link.renewal_due = False
+            wanted = link.stream_id << 16 | CAPABILITY_CONTINUE
+            effects += self._drive(dial, lambda at: dial.start(at, continuing=wanted), now)
+        self._agenda.set(("link", link.peer), link.next_timeout())
+        return effects
+
+    def _end(
+        self, link: Link, reason: DownReason, now: Instant, *, redial: bool = True
+    ) -> list[Effect]:
+        del self._links[link.peer]
+        self._agenda.discard(("link", link.peer))
+        self._drop(link.session)
+        if link.retired is not None:
+            self._drop(link.retired)
+        dial = self._dials.get(link.peer)
+        if dial is not None and redial:
+            self._dial_tokens.pop(dial.edge_token, None)
+            dial.lose(now)
+            self._plan(dial)
+        return [SessionDown(link.peer, reason)]

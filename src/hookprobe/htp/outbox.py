@@ -1,0 +1,197 @@
+"""Messages on their way out: cut into fragments, sent by priority, kept until acknowledged.
+
+A message is cut into chunks of 8 KiB and a chunk into equal fragments that fit a base-size
+datagram, as files are (HTP spec 3.5). The queue is bounded, and lower priorities may fill only part
+of it; a message that does not fit is refused to the caller's face. `credit` is what the peer is
+willing to hold (flow control): every fragment costs its length and `FRAGMENT_COST_BYTES`.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hookprobe.errors import LocalError
+from hookprobe.htp.channels import PRIORITIES, QUEUE_QUARTERS, Channel, Priority
+from hookprobe.htp.config import DATAGRAM_BYTES, MESSAGE_MAX_BYTES
+from hookprobe.htp.messages import (
+    FRAGMENT_HEADER_BYTES,
+    FragmentHeader,
+    encode_fragment_header,
+    message_tag,
+)
+from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES
+
+CHUNK_BYTES = 8192
+PIECE_MAX_BYTES = DATAGRAM_BYTES - SEALED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES  # 1068
+FRAGMENT_COST_BYTES = 64  # what holding a piece costs besides its bytes
+CREDIT_INITIAL_BYTES = 256 << 10  # before the first acknowledgement says more
+
+
+class OutMessage:
+    """A message and which of its fragments have arrived."""
+
+    __slots__ = ("arrived", "channel", "chunks", "data", "number", "sequence", "tag", "total")
+
+    def __init__(self, channel: Channel, data: bytes, number: int, sequence: int) -> None:
+        self.channel = channel
+        self.data = data
+        self.number = number
+        self.sequence = sequence
+        self.chunks = max(1, -(-len(data) // CHUNK_BYTES))
+        self.tag = message_tag(data)
+        self.total = sum(
+            fragment_count(min(CHUNK_BYTES, len(data) - start))
+            for start in range(0, self.chunks * CHUNK_BYTES, CHUNK_BYTES)
+        )
+        self.arrived: set[int] = set()
+
+    def is_done(self) -> bool:
+        """Whether everything arrived."""
+        return len(self.arrived) == self.total
+
+
+class Fragment(NamedTuple):
+    """One piece of a message, the content of one DATA packet."""
+
+    message: OutMessage
+    chunk_index: int
+    frag_index: int
+    frag_last: int
+    start: int
+    stop: int
+
+    @property
+    def cost(self) -> int:
+        """What it takes from the peer's credit."""
+        return self.stop - self.start + FRAGMENT_COST_BYTES
+
+    @property
+    def key(self) -> int:
+        """Its place within the message."""
+        return self.chunk_index << 8 | self.frag_index
+
+    def payload(self) -> bytes:
+        """Return the DATA payload."""
+        message = self.message
+        header = FragmentHeader(
+            message.channel, self.chunk_index, message.number, message.chunks, message.tag
+        )
+        return encode_fragment_header(header) + message.data[self.start : self.stop]
+
+
+def fragment_count(length: int) -> int:
+    """Return into how many fragments a chunk of `length` bytes is cut."""
+    return max(1, -(-length // PIECE_MAX_BYTES))
+
+
+def cut(message: OutMessage) -> Iterator[Fragment]:
+    """Yield the fragments: equal within a chunk, the last one shorter."""
+    for chunk_index in range(message.chunks):
+        begin = chunk_index * CHUNK_BYTES
+        end = min(begin + CHUNK_BYTES, len(message.data))
+        count = fragment_count(end - begin)
+        size = -(-(end - begin) // count)
+        for index in range(count):
+            start = begin + index * size
+            yield Fragment(message, chunk_index, index, count - 1, start, min(start + size, end))
+
+
+class _Lane:
+    """The messages of one priority, in order, and the next fragment."""
+
+    __slots__ = ("head", "pieces", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[OutMessage] = deque()
+        self.pieces: Iterator[Fragment] = iter(())
+        self.head: Fragment | None = None
+
+    def peek(self) -> Fragment | None:
+        """Return the next fragment without taking it."""
+        while self.head is None:
+            self.head = next(self.pieces, None)
+            if self.head is None:
+                if not self.waiting:
+                    return None
+                self.pieces = cut(self.waiting.popleft())
+        return self.head
+
+
+class Outbox:
+    """The send side of all channels of one peer.
+
+    Args:
+        queue_max_bytes: Message bytes held, sent and unsent together.
+    """
+
+    __slots__ = (
+        "_lanes",
+        "_lost",
+        "_numbers",
+        "_queue_max",
+        "_sequence",
+        "_spent",
+        "credit",
+        "held",
+    )
+
+    def __init__(self, queue_max_bytes: int) -> None:
+        self._queue_max = queue_max_bytes
+        self._lanes = {priority: _Lane() for priority in Priority}
+        self._lost: deque[Fragment] = deque()
+        self._numbers: dict[Channel, int] = {}
+        self._sequence = 0
+        self._spent = 0
+        self.credit = CREDIT_INITIAL_BYTES
+        self.held = 0
+
+    def offer(self, channel: Channel, data: bytes) -> bool:
+        """Queue a message; False if the part of the queue open to its priority is full.
+
+        Raises:
+            LocalError: The message is larger than 1 MiB.
+        """
+        if len(data) > MESSAGE_MAX_BYTES:
+            raise LocalError(f"message of {len(data)} bytes, limit {MESSAGE_MAX_BYTES}")
+        priority = PRIORITIES[channel]
+        cost = len(data) + FRAGMENT_COST_BYTES
+        if self.held + cost > self._queue_max * QUEUE_QUARTERS[priority] // 4:
+            return False
+        number = self._numbers.get(channel, 0)
+        self._numbers[channel] = number + 1 & 0xFFFFFFFF
+        message = OutMessage(channel, data, number, self._sequence)
+        self._sequence = self._sequence + 1 & 0xFFFFFFFF
+        self._lanes[priority].waiting.append(message)
+        self.held += cost
+        return True
+
+    def take(self) -> Fragment | None:
+        """Return the next fragment to send: lost ones first, then by priority within the credit."""
+        while self._lost:
+            fragment = self._lost.popleft()
+            if fragment.key not in fragment.message.arrived:
+                return fragment
+        for lane in self._lanes.values():
+            fragment_or_none = lane.peek()
+            if fragment_or_none is None:
+                continue
+            if self._spent + fragment_or_none.cost > self.credit:
+                return None
+            self._spent += fragment_or_none.cost
+            lane.head = None
+            return fragment_or_none
+        return None
+
+    def put_back(self, fragment: Fragment) -> None:
+        """Send this fragment again, before anything new."""
+        self._lost.append(fragment)
+
+    def on_arrived(self, fragment: Fragment) -> None:
+        """Note that the peer has a fragment; a complete message leaves the queue."""
+        message = fragment.message
+        if message.is_done():
+            return
+        message.arrived.add(fragment.key)
+        if message.is_done():
+            self.held -= len(message.data) + FRAGMENT_COST_BYTES
+            message.data = b""

@@ -1,0 +1,154 @@
+"""The outer form of every packet (HTP spec 3.1).
+
+    off len field
+     0   2  version        2; nothing else is read
+     2   2  type           HELLO 01 CHALLENGE 02 ATTEST 03 ACCEPT 04 REJECT 05
+                           DATA 10 HEARTBEAT 20 ACK 21 CLOSE FF
+     4   4  sequence       number of the message
+     8   4  timestamp      milliseconds since the session began, mod 2^32
+    12   8  flow_token     chosen by the receiver of the packet
+    20   8  nonce          number of the packet, per direction
+    28   1  flags          29 1 mode     30 1 frag_index     31 1 frag_last
+    32  64  resonance      RDV (32) || PoSF (32)
+    96   4  payload_length 100.. payload and zero padding, then 16 bytes of tag
+
+In session packets everything from offset 32 is sealed and the 32-byte header is the associated
+data. Reserved bits are zero, and a packet in which they are not is refused: an extension that an
+old node would silently misread cannot be sent to it.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from hookprobe.errors import MalformedError
+
+VERSION = 2
+HEADER_BYTES = 32
+RESONANCE_BYTES = 64
+TAG_BYTES = 16
+PREFIX_BYTES = HEADER_BYTES + RESONANCE_BYTES + 4
+SEALED_OVERHEAD_BYTES = PREFIX_BYTES + TAG_BYTES  # 116, the smallest session packet
+TOKEN_BYTES = 8
+ZERO_TOKEN = bytes(TOKEN_BYTES)
+ZERO_RESONANCE = bytes(RESONANCE_BYTES)
+
+FLAG_ACK_ELICITING = 1
+FLAG_RES_FRESH = 2
+FLAG_RESPONSE = 4
+FLAG_UNRELIABLE = 8
+_FLAGS_KNOWN = 15
+MODE_MAX = 3  # NORMAL, BURST, SWARM, GHOST
+
+
+class PacketType(IntEnum):
+    """The nine types."""
+
+    HELLO = 0x01
+    CHALLENGE = 0x02
+    ATTEST = 0x03
+    ACCEPT = 0x04
+    REJECT = 0x05
+    DATA = 0x10
+    HEARTBEAT = 0x20
+    ACK = 0x21
+    CLOSE = 0xFF
+
+
+HANDSHAKE_TYPES = frozenset(kind for kind in PacketType if kind < PacketType.DATA)
+SESSION_TYPES = frozenset(kind for kind in PacketType if kind >= PacketType.DATA)
+
+_KINDS = {kind.value: kind for kind in PacketType}
+_PREFIX = {kind: VERSION.to_bytes(2) + kind.value.to_bytes(2) for kind in PacketType}
+
+
+class Header(NamedTuple):
+    """The 32 clear bytes in front of every packet."""
+
+    kind: PacketType
+    sequence: int
+    timestamp: int
+    flow_token: bytes
+    nonce: int
+    flags: int
+    mode: int
+    frag_index: int
+    frag_last: int
+
+
+def encode_header(
+    kind: PacketType, sequence: int, timestamp: int, flow_token: bytes, nonce: int, tail: int
+) -> bytes:
+    """Return the 32 bytes; `tail` is flags << 24 | mode << 16 | frag_index << 8 | frag_last."""
+    return b"".join(
+        (
+            _PREFIX[kind],
+            sequence.to_bytes(4),
+            timestamp.to_bytes(4),
+            flow_token,
+            nonce.to_bytes(8),
+            tail.to_bytes(4),
+        )
+    )
+
+
+def decode_header(data: bytes) -> Header:
+    """Read the header at the front of a datagram.
+
+    Raises:
+        MalformedError: Short, another version, an unknown type or reserved bits in use.
+    """
+    if len(data) < HEADER_BYTES:
+        raise MalformedError(f"packet: {len(data)} bytes, a header has {HEADER_BYTES}")
+    if data[:2] != b"\x00\x02":
+        raise MalformedError("packet: not HTP version 2")
+    kind = _KINDS.get(int.from_bytes(data[2:4]))
+    if kind is None:
+        raise MalformedError("packet: unknown type")
+    flags, mode, frag_index, frag_last = data[28:32]
+    if flags > _FLAGS_KNOWN or mode > MODE_MAX or frag_index > frag_last:
+        raise MalformedError("packet: reserved bits or an impossible fragment number")
+    return Header(
+        kind,
+        int.from_bytes(data[4:8]),
+        int.from_bytes(data[8:12]),
+        data[12:20],
+        int.from_bytes(data[20:28]),
+        flags,
+        mode,
+        frag_index,
+        frag_last,
+    )
+
+
+def encode_body(resonance: bytes, payload: bytes, padded: int = 0) -> bytes:
+    """Return resonance || payload_length || payload, zero-padded to `padded` payload bytes."""
+    return b"".join((resonance, len(payload).to_bytes(4), payload.ljust(padded, b"\0")))
+
+
+def decode_body(plain: bytes) -> tuple[bytes, bytes]:
+    """Return (resonance, payload) of an opened or clear body.
+
+    Raises:
+        MalformedError: Too short, a length beyond the end, or padding that is not zero.
+    """
+    start = RESONANCE_BYTES + 4
+    if len(plain) < start:
+        raise MalformedError("packet: body without resonance and length")
+    stop = start + int.from_bytes(plain[RESONANCE_BYTES:start])
+    if stop > len(plain):
+        raise MalformedError("packet: payload length beyond the end")
+    if stop < len(plain) and plain.count(0, stop) != len(plain) - stop:
+        raise MalformedError("packet: padding is not zero")
+    return plain[:RESONANCE_BYTES], plain[start:stop]
+
+
+def check_handshake_header(header: Header, sequence: int, flags: int = 0) -> None:
+    """Refuse a handshake header whose session-only fields are in use.
+
+    Raises:
+        MalformedError: A counter, time, mode or flag that the handshake keeps at its fixed value.
+    """
+    if (header.sequence, header.timestamp, header.nonce, header.mode) != (sequence, 0, 0, 0):
+        raise MalformedError("packet: session fields in a handshake header")
+    if header.flags & ~flags:
+        raise MalformedError("packet: session flags in a handshake header")

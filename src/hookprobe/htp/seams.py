@@ -1,0 +1,94 @@
+"""What the transport needs from the rest of a node, as protocols it is given.
+
+The transport knows neither the directory nor the weights; the node adapts them to these seams.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from hookprobe.crypto.agreement import AgreementKey, Kem
+from hookprobe.crypto.signing import SignatureScheme, Signer
+from hookprobe.htp.effects import Address
+from hookprobe.wire.identifiers import NodeId
+
+
+class PinnedPeer(NamedTuple):
+    """Whom to dial: the 32-byte X25519 key is known beforehand and authenticates the answer."""
+
+    node: NodeId
+    address: Address
+    static_key: bytes
+
+
+class RegisteredPeer(NamedTuple):
+    """What the registry says about a node that dials.
+
+    Attributes:
+        public_key: Ed25519, 32 bytes.
+        active: Whether the node may have a session now.
+        w_fingerprint: The 64 bytes expected, or None where weights are not checked.
+    """
+
+    public_key: bytes
+    active: bool
+    w_fingerprint: bytes | None
+
+
+class Registry(Protocol):
+    """Who may dial us."""
+
+    def find(self, node: NodeId) -> RegisteredPeer | None: ...
+
+
+class ResonanceSource(Protocol):
+    """The dialling node's own weights.
+
+    `challenge` is 64 bytes: the RDV key (32 zero bytes in ATTEST, the session's exporter key
+    afterwards) and the transcript hash that PoSF signs together with RDV.
+    """
+
+    def w_fingerprint(self) -> bytes:
+        """SHA-512 of the weights, 64 bytes."""
+        ...
+
+    def respond(self, challenge: bytes) -> tuple[bytes, bytes]:
+        """Return (RDV, PoSF), 32 bytes each."""
+        ...
+
+
+class ResonanceCheck(Protocol):
+    """The answering node's view of a peer's weights."""
+
+    def check(
+        self, node: NodeId, fingerprint: bytes, challenge: bytes, rdv: bytes, posf: bytes
+    ) -> bool:
+        """Whether RDV and PoSF are those of the node's weights under this challenge."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalIdentity:
+    """Who we are.
+
+    Attributes:
+        node: Our name.
+        signer: The Ed25519 key the registries of others know.
+        static_key: The X25519 key that peers pin when they dial us.
+        reset_key: 32 bytes kept over restarts, so that peers of the last run can be told.
+    """
+
+    node: NodeId
+    signer: Signer
+    static_key: AgreementKey
+    reset_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """The collaborators of an endpoint."""
+
+    registry: Registry
+    source: ResonanceSource
+    check: ResonanceCheck
+    signatures: SignatureScheme
+    kem: Kem

@@ -1,0 +1,184 @@
+"""One set of session keys: sealing and opening packets (HTP spec 3.1 and 3.4).
+
+A session knows its keys, tokens, packet numbers and replay window, and nothing of messages. Order
+on receipt: length, token (the endpoint found us by it), replay pre-check, AEAD, replay commit.
+
+    header (32, clear, associated data) | AEAD( RDV || PoSF || length || payload || padding )
+"""
+
+from typing import NamedTuple
+
+from hookprobe.crypto.sealing import CipherCache, OpeningKey, SealingKey
+from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
+from hookprobe.htp.handshake import SESSION_TABLE, Phase, PhaseEvent, advance
+from hookprobe.htp.keys import SessionKeys
+from hookprobe.htp.packet import (
+    FLAG_ACK_ELICITING,
+    FLAG_RES_FRESH,
+    HEADER_BYTES,
+    SEALED_OVERHEAD_BYTES,
+    ZERO_RESONANCE,
+    Header,
+    PacketType,
+    decode_body,
+    encode_header,
+)
+from hookprobe.htp.window import NUMBER_MAX, ReplayWindow
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import MILLISECOND, Instant
+
+ELICITING = frozenset({PacketType.DATA, PacketType.HEARTBEAT})
+
+
+class SessionNames(NamedTuple):
+    """What identifies a session.
+
+    Attributes:
+        peer: The other end.
+        dialled: Whether we started it.
+        local_token: What the peer writes into flow_token.
+        remote_token: What we write.
+        reset_token: Ends the session if the answering end lost it; empty at the answering end.
+        suite: Of the handshake.
+    """
+
+    peer: NodeId
+    dialled: bool
+    local_token: bytes
+    remote_token: bytes
+    reset_token: bytes
+    suite: int
+
+
+class Opened(NamedTuple):
+    """A packet that opened."""
+
+    header: Header
+    resonance: bytes
+    payload: bytes
+    newest: bool
+
+
+class Session:
+    """Seals and opens the packets of one key set.
+
+    Args:
+        keys: From the handshake.
+        names: Peer and tokens.
+        ciphers: The endpoint's cipher objects.
+        failed_max: Packets that may fail to open (RFC 9001 section 6.6).
+        now: The start; timestamps count from here.
+    """
+
+    __slots__ = (
+        "_failed",
+        "_failed_max",
+        "_opening",
+        "_sealing",
+        "_window",
+        "created",
+        "exporter",
+        "names",
+        "phase",
+        "resonance",
+        "transcript",
+    )
+
+    def __init__(
+        self,
+        keys: SessionKeys,
+        names: SessionNames,
+        ciphers: CipherCache,
+        failed_max: int,
+        now: Instant,
+    ) -> None:
+        out = (keys.dialler_key, keys.dialler_salt)
+        back = (keys.answerer_key, keys.answerer_salt)
+        if not names.dialled:
+            out, back = back, out
+        self._sealing = SealingKey(*out, ciphers)
+        self._opening = OpeningKey(*back, ciphers)
+        self._window = ReplayWindow()
+        self._failed = 0
+        self._failed_max = failed_max
+        self.exporter = keys.exporter
+        self.transcript = keys.transcript
+        self.names = names
+        self.created = now
+        self.resonance = ZERO_RESONANCE
+        event = PhaseEvent.ACCEPTED if names.dialled else PhaseEvent.ATTESTED
+        self.phase = advance(SESSION_TABLE, Phase.NONE, event)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next packet to be sealed."""
+        return self._sealing.counter
+
+    def move(self, event: PhaseEvent) -> None:
+        """Change phase by the table; a closed session forgets its cipher objects."""
+        self.phase = advance(SESSION_TABLE, self.phase, event)
+        if self.phase is Phase.CLOSED:
+            self._sealing.forget()
+            self._opening.forget()
+
+    def seal(
+        self, kind: PacketType, payload: bytes, now: Instant, sequence: int = 0, fragment: int = 0
+    ) -> bytes:
+        """Return the next packet.
+
+        Args:
+            kind: A session type.
+            payload: At most 1084 bytes on a base-size path.
+            now: The time.
+            sequence: Number of the message.
+            fragment: frag_index << 8 | frag_last.
+
+        Raises:
+            LimitExceededError: The packet numbers are used up.
+        """
+        flags = FLAG_ACK_ELICITING if kind in ELICITING else 0
+        if kind is PacketType.HEARTBEAT and self.names.dialled:
+            flags |= FLAG_RES_FRESH
+        number = self._sealing.counter
+        header = encode_header(
+            kind,
+            sequence,
+            max(0, now - self.created) // MILLISECOND & 0xFFFFFFFF,
+            self.names.remote_token,
+            number,
+            flags << 24 | fragment,
+        )
+        plain = b"".join((self.resonance, len(payload).to_bytes(4), payload))
+        return header + self._sealing.seal(number, plain, header)
+
+    def open(self, header: Header, data: bytes) -> Opened:
+        """Open a received packet; only a packet that opened changes the replay window.
+
+        Raises:
+            MalformedError: Too short, or sealed by the peer but not well-formed inside.
+            ReplayError: Seen before, or too old to tell.
+            VerificationError: Not sealed by the peer under these keys.
+            LimitExceededError: Too many packets failed to open; the session must end.
+        """
+        if len(data) < SEALED_OVERHEAD_BYTES:
+            raise MalformedError(f"session packet of {len(data)} bytes")
+        number = header.nonce
+        if number >= NUMBER_MAX or not self._window.is_fresh(number):
+            raise ReplayError("session packet: number seen before or out of the window")
+        try:
+            plain = self._opening.open(number, data[HEADER_BYTES:], data[:HEADER_BYTES])
+        except VerificationError:
+            self._failed += 1
+            if self._failed >= self._failed_max:
+                raise LimitExceededError("session: too many packets failed to open") from None
+            raise
+        newest = number > self._window.highest
+        self._window.commit(number)
+        resonance, payload = decode_body(plain)
+        return Opened(header, resonance, payload, newest)
+
+
+class ReplayError(VerificationError):
+    """A packet number that was seen before, or is older than the window."""
+
+    code = "E-HTP-REPLAY"
