@@ -31,3 +31,6 @@ class Domain(Enum):
     # detection: what may leave an edge
     INCIDENT = b"hookprobe/detection/incident/v1"
     PSEUDONYM = b"hookprobe/detection/pseudonym/v1"
+
+    # htp: what a dialling node signs; the value is fixed by the wire specification
+    HTP_ATTEST = b"HTP2 attest"

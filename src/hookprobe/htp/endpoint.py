@@ -7,12 +7,10 @@ Routing: handshake types go to the dialler with that token or to the responder; 
 session whose `local_token` they carry. A packet for an unknown session may earn a stateless reset.
 """
 
-import hmac
 from collections.abc import Callable, Iterable
 
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.errors import LimitExceededError, LocalError, MalformedError, RemoteError
-from hookprobe.htp.admission import RateLimiter, pack_host, prefix_of
 from hookprobe.htp.agenda import Agenda
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import HtpConfig
@@ -40,7 +38,7 @@ from hookprobe.htp.handshake import (
     PhaseEvent,
     Rejected,
 )
-from hookprobe.htp.keys import Entropy, reset_token
+from hookprobe.htp.keys import Entropy
 from hookprobe.htp.link import Arrival, Link, LinkTools
 from hookprobe.htp.messages import (
     BARE_REJECT_BYTES,
@@ -50,21 +48,20 @@ from hookprobe.htp.messages import (
     decode_challenge,
 )
 from hookprobe.htp.packet import (
-    SEALED_OVERHEAD_BYTES,
     SESSION_TYPES,
     Header,
     PacketType,
     decode_header,
-    encode_header,
 )
+from hookprobe.htp.reset import StatelessReset, is_reset
 from hookprobe.htp.responder import Pending, Responder, has_precedence
 from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
 from hookprobe.htp.session import Opened, ReplayError, Session, SessionNames
+from hookprobe.htp.switchboard import DIAL, Switchboard
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
-_RESET_BYTES = SEALED_OVERHEAD_BYTES
-_RESET_TOKEN_BYTES = 16
+_LINK = "link"
 _PENDING_KEY = ("pending", "")
 
 
@@ -83,14 +80,13 @@ class Endpoint:
         "_agenda",
         "_ciphers",
         "_config",
-        "_dial_tokens",
         "_dials",
         "_entropy",
         "_identity",
         "_last",
         "_links",
         "_pending",
-        "_reset_limiter",
+        "_reset",
         "_resets",
         "_responder",
         "_sessions",
@@ -115,13 +111,10 @@ class Endpoint:
         self._sessions: dict[bytes, Session] = {}
         self._resets: dict[bytes, Session] = {}
         self._pending: dict[bytes, Pending] = {}
-        self._dials: dict[NodeId, Dial] = {}
-        self._dial_tokens: dict[bytes, Dial] = {}
         self._agenda: Agenda[tuple[str, str]] = Agenda()
+        self._dials = Switchboard(self._agenda)
         self._responder = Responder(identity, self._tools, self._ciphers, self._links, now)
-        self._reset_limiter = RateLimiter(
-            config.reset_rate_per_s, config.reset_rate_per_s, config.prefixes_max
-        )
+        self._reset = StatelessReset(identity.reset_key, config, self._entropy)
         self._shift = 0
         self._last = now
 
@@ -138,22 +131,19 @@ class Endpoint:
         Raises:
             LocalError: The peer is ourselves or is dialled already.
         """
-        if peer.node == self._identity.node or peer.node in self._dials:
+        if peer.node == self._identity.node or self._dials.find(peer.node) is not None:
             raise LocalError(f"connect: {peer.node} is this node or is dialled already")
         now = self._local(now)
         dial = Dial(peer, self._identity, self._tools.seams, self._config, self._entropy)
-        self._dials[peer.node] = dial
+        self._dials.add(dial)
         if peer.node in self._links:
             return []
-        return self._drive(dial, dial.start, now)
+        return self._dials.drive(dial, dial.start, now)
 
     def close(self, peer: NodeId, now: Instant) -> list[Effect]:
         """End the session with a peer and stop dialling it."""
         now = self._local(now)
-        dial = self._dials.pop(peer, None)
-        if dial is not None:
-            self._dial_tokens.pop(dial.edge_token, None)
-            self._agenda.discard(("dial", peer))
+        self._dials.remove(peer)
         link = self._links.get(peer)
         if link is None:
             return []
@@ -232,9 +222,9 @@ class Endpoint:
         now = self._local(now)
         effects: list[Effect] = []
         for kind, name in self._agenda.pop_due(now):
-            if kind == "link":
+            if kind == _LINK:
                 effects += self._wake_link(NodeId(name), now)
-            elif kind == "dial":
+            elif kind == DIAL:
                 effects += self._wake_dial(NodeId(name), now)
             else:
                 self._expire_pending(now)
@@ -260,13 +250,13 @@ class Endpoint:
         return effects + self._settle(link, now)
 
     def _wake_dial(self, node: NodeId, now: Instant) -> list[Effect]:
-        dial = self._dials.get(node)
+        dial = self._dials.find(node)
         if dial is None:
             return []
         if dial.state is DialState.IDLE and node in self._links:
             dial.next_at = None  # the peer reached us first; `_end` starts the dial again
             return []
-        return self._drive(dial, dial.handle_timeout, now)
+        return self._dials.drive(dial, dial.handle_timeout, now)
 
     def _expire_pending(self, now: Instant) -> None:
         while self._pending:
@@ -292,12 +282,12 @@ class Endpoint:
             if pending is not None:
                 self._hold(pending, now)
             return effects
-        dial = self._dial_tokens.get(header.flow_token)
+        dial = self._dials.by_token(header.flow_token)
         if dial is None or dial.peer.address != address:
             return [Dropped(DropReason.UNKNOWN_TOKEN)]
         if kind is PacketType.CHALLENGE:
             challenge = decode_challenge(header, data)
-            return self._drive(dial, lambda at: dial.receive_challenge(challenge, at), now)
+            return self._dials.drive(dial, lambda at: dial.receive_challenge(challenge, at), now)
         if len(data) == BARE_REJECT_BYTES:
             return [BareRejectSeen(dial.peer.node, decode_bare_reject(header, data)[0])]
         return self._receive_reply(dial, header, data, now)
@@ -307,28 +297,11 @@ class Endpoint:
         reply = dial.receive_reply(header, data, now)
         if reply is None:
             return []
-        self._dial_tokens.pop(token, None)
-        self._plan(dial)
+        self._dials.follow(dial, token)
         if isinstance(reply, Rejected):
             retry_at = Instant(reply.retry_at - self._shift)
             return [ConnectRejected(dial.peer.node, reply.code, retry_at)]
         return self._establish(dial, reply, now)
-
-    def _drive(
-        self, dial: Dial, step: Callable[[Instant], list[Transmit]], now: Instant
-    ) -> list[Effect]:
-        """Let a dialler act, then follow its token and its timer."""
-        self._dial_tokens.pop(dial.edge_token, None)
-        try:
-            return [*step(now)]
-        finally:
-            if dial.edge_token:
-                self._dial_tokens[dial.edge_token] = dial
-            self._plan(dial)
-
-    def _plan(self, dial: Dial) -> None:
-        if dial.next_at is not None:
-            self._agenda.set(("dial", dial.peer.node), dial.next_at)
 
     def _hold(self, pending: Pending, now: Instant) -> None:
         if len(self._pending) >= self._config.unconfirmed_max:
@@ -479,52 +452,39 @@ class Endpoint:
         session = self._resets.get(header.flow_token)
         if header.kind is PacketType.CLOSE and session is not None:
             link = self._links.get(session.names.peer)
-            right = hmac.compare_digest(data[-_RESET_TOKEN_BYTES:], session.names.reset_token)
+            right = is_reset(data, session.names.reset_token)
             if not right or link is None or link.session is not session:
                 return [Dropped(DropReason.RESET)]
             link.ended = DownReason.RESET
             touched[link.peer] = link
             return []
         dropped = Dropped(DropReason.UNKNOWN_TOKEN)
-        if len(data) <= _RESET_BYTES or not self._config.answering:
+        if not self._config.answering:
             return [dropped]
-        prefix = prefix_of(pack_host(arrival.address))
-        if not self._reset_limiter.allow(prefix, arrival.now):
-            return [dropped]
-        return [dropped, Transmit(arrival.address, self._reset(header.flow_token, arrival.now))]
-
-    def _reset(self, flow_token: bytes, now: Instant) -> bytes:
-        """A CLOSE with random fill and the token at its end; shorter than what it answers."""
-        fill = self._entropy.draw(_RESET_BYTES, now)
-        number = int.from_bytes(fill[:8])
-        header = encode_header(PacketType.CLOSE, 0, 0, flow_token, number, 0)
-        body = fill[len(header) : _RESET_BYTES - _RESET_TOKEN_BYTES]
-        return header + body + reset_token(self._identity.reset_key, flow_token)
+        reset = self._reset.answer(header, len(data), arrival.address, arrival.now)
+        return [dropped] if reset is None else [dropped, Transmit(arrival.address, reset)]
 
     def _settle(self, link: Link, now: Instant) -> list[Effect]:
         """After a link acted: end it, renew its keys, or send and set its timer."""
         if link.ended is not None:
             return self._end(link, link.ended, now)
         effects = link.flush(now)
-        dial = self._dials.get(link.peer)
+        dial = self._dials.find(link.peer)
         if link.renewal_due and dial is not None and dial.state is DialState.ESTABLISHED:
             link.renewal_due = False
             wanted = link.stream_id << 16 | CAPABILITY_CONTINUE
-            effects += self._drive(dial, lambda at: dial.start(at, continuing=wanted), now)
-        self._agenda.set(("link", link.peer), link.next_timeout())
+            effects += self._dials.drive(dial, lambda at: dial.start(at, continuing=wanted), now)
+        self._agenda.set((_LINK, link.peer), link.next_timeout())
         return effects
 
     def _end(
         self, link: Link, reason: DownReason, now: Instant, *, redial: bool = True
     ) -> list[Effect]:
         del self._links[link.peer]
-        self._agenda.discard(("link", link.peer))
+        self._agenda.discard((_LINK, link.peer))
         self._drop(link.session)
         if link.retired is not None:
             self._drop(link.retired)
-        dial = self._dials.get(link.peer)
-        if dial is not None and redial:
-            self._dial_tokens.pop(dial.edge_token, None)
-            dial.lose(now)
-            self._plan(dial)
+        if redial:
+            self._dials.lose(link.peer, now)
         return [SessionDown(link.peer, reason)]

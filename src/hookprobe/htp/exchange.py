@@ -25,6 +25,7 @@ from hookprobe.crypto.agreement import (
     Kem,
     KemKey,
 )
+from hookprobe.crypto.domains import Domain
 from hookprobe.crypto.noise import SymmetricState
 from hookprobe.errors import MalformedError
 from hookprobe.htp.config import DATAGRAM_BYTES, SUITE_CLASSICAL, SUITE_HYBRID
@@ -43,6 +44,7 @@ _NAMES = {
     SUITE_CLASSICAL: b"HTP2_NK_25519_ChaChaPoly_SHA256",
     SUITE_HYBRID: b"HTP2_NKhfs_25519+MLKEM768_ChaChaPoly_SHA256",
 }
+_SIGNED = Domain.HTP_ATTEST.value + b"\0"
 _PREFIX_BYTES = ATTEST_REPEATED_BYTES + TOKEN_BYTES
 
 
@@ -83,9 +85,7 @@ def signed_statement(
     transcript: bytes, cookie: bytes, fingerprint: bytes, resonance: bytes, node: NodeId
 ) -> bytes:
     """Return "HTP2 attest" 0x00 || h_s || cookie || W_fp || RDV || PoSF || node_id."""
-    return b"".join(
-        (b"HTP2 attest\0", transcript, cookie, fingerprint, resonance, pack_node_id(node))
-    )
+    return b"".join((_SIGNED, transcript, cookie, fingerprint, resonance, pack_node_id(node)))
 
 
 class DiallerExchange:

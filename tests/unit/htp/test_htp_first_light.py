@@ -1,10 +1,11 @@
 """The whole path: handshake, sealed session, ordered channels, renewal."""
 
+from tests.unit.htp.htp_pair import pair
+
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import SUITE_CLASSICAL, SUITE_HYBRID, HtpConfig
 from hookprobe.htp.effects import MessageReceived, SessionDown, SessionRenewed, SessionUp
 from hookprobe.wire.instant import HOUR, SECOND
-from tests.unit.htp.htp_pair import pair
 
 
 def test_both_ends_learn_of_the_session_and_messages_flow_both_ways() -> None:
