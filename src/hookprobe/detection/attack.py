@@ -47,6 +47,7 @@ class Family(Enum):
     SYN_FLOOD = 9_000_010
     SLOW_HTTP = 9_000_011
     PACKET_FLOOD = 9_000_012
+    ADDRESS_FLOOD = 9_000_013
     SSH_BRUTE_FORCE = 9_000_020
     LOGIN_BRUTE_FORCE = 9_000_021
     SERVICE_BRUTE_FORCE = 9_000_022
@@ -85,6 +86,7 @@ PROFILES: dict[Family, Profile] = {
     Family.SYN_FLOOD: Profile("SYN flood", _DOS, _HIGH, ("T1499.001",), _NONE),
     Family.SLOW_HTTP: Profile("Slow HTTP attack", _DOS, _HIGH, ("T1499.002",), _SRC),
     Family.PACKET_FLOOD: Profile("Packet flood", _DOS, _HIGH, ("T1498.001",), _NONE),
+    Family.ADDRESS_FLOOD: Profile("Flood of made-up addresses", _DOS, _HIGH, ("T1498.001",), _NONE),
     Family.SSH_BRUTE_FORCE: Profile("SSH password guessing", _ACCESS, _HIGH, ("T1110",), _SRC),
     Family.LOGIN_BRUTE_FORCE: Profile("Password guessing", _ACCESS, _HIGH, ("T1110",), _SRC),
     Family.SERVICE_BRUTE_FORCE: Profile(

@@ -32,13 +32,14 @@ class Rule:
 class ScanConfig:
     """Port and host scans: probes that were refused, unanswered or cut off."""
 
-    # Zeek's scan policy took 15 ports; closed ports are what nobody reaches by accident.
-    vertical: Rule = Rule(bucket_us=MINUTE, threshold=15)
+    # Zeek's scan policy took 15 ports with any failed connection; probes allow a little fewer.
+    vertical: Rule = Rule(bucket_us=MINUTE, threshold=12)
     # Zeek took 25 hosts with any failed connection; refused and cut-off probes allow fewer.
     horizontal: Rule = Rule(bucket_us=MINUTE, threshold=6)
-    # nmap -T1 sends a probe every 15 s: 60 to 120 in this window. Ten closed ports suffice.
-    slow: Rule = Rule(bucket_us=15 * MINUTE, threshold=10)
-    slow_span_us: int = 3 * MINUTE
+    # nmap -T1 sends a probe every 15 s: 60 to 120 in this window. Eight closed ports on one host
+    # within half an hour are not reached by accident either.
+    slow: Rule = Rule(bucket_us=15 * MINUTE, threshold=8)
+    slow_span_us: int = 45 * SECOND
     probe_packets_max: int = 4
     probe_packet_bytes_max: int = 80
 
@@ -53,6 +54,11 @@ class FloodConfig:
     slow_http_duration_us: int = 8 * SECOND
     slow_http_out_bytes_max: int = 4096
     slow_http_back_bytes_max: int = 1500
+    # Datagrams nobody answers, from that many ends; pings from that many addresses.
+    datagrams: Rule = Rule(bucket_us=10 * SECOND, threshold=300)
+    pings: Rule = Rule(bucket_us=10 * SECOND, threshold=100)
+    # macof and its like make up both ends: strangers talking to strangers on our wire.
+    strangers: Rule = Rule(bucket_us=10 * SECOND, threshold=400)
     udp_packets_per_s: int = 1000
     icmp_packets_per_s: int = 100
     flow_packets_min: int = 1000
@@ -128,7 +134,9 @@ class LocalNetworkConfig:
     owners: Rule = Rule(bucket_us=5 * MINUTE, threshold=2)
     servers: Rule = Rule(bucket_us=10 * MINUTE, threshold=2)
     arp_scan: Rule = Rule(bucket_us=MINUTE, threshold=30)
-    starvation: Rule = Rule(bucket_us=MINUTE, threshold=50)
+    starvation: Rule = Rule(bucket_us=MINUTE, threshold=40)
+    # One client renews one lease; a second address after a move is honest, eight are not.
+    greed: Rule = Rule(bucket_us=MINUTE, threshold=8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,9 @@ def _key(record: Activity) -> Hashable | None:
             return (type(record), record.conversation.flow_key, record.tx_id)
         case DhcpSeen():
             server = record.server.packed if record.server else b""
-            return ("dhcp", record.kind, record.client_mac, server, record.transaction)
+            assigned = record.assigned.packed if record.assigned else b""
+            ends = (record.client_mac, server, assigned)
+            return ("dhcp", record.kind, ends, record.transaction)
         case ArpSeen():
             target = record.target.packed if record.target else b""
             return ("arp", record.operation, record.address.packed, record.mac, target)

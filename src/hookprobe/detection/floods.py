@@ -10,6 +10,7 @@ False positives thought of:
   in protocols that care.
 """
 
+from hookprobe.detection.address import Networks
 from hookprobe.detection.attack import Family
 from hookprobe.detection.config import FloodConfig
 from hookprobe.detection.event import Activity, FlowSeen, Outcome
@@ -22,19 +23,30 @@ _ONE_WAY = 10  # packets out for each packet back
 
 
 class FloodDetector:
-    """SYN floods, slow HTTP attacks and packet floods."""
+    """SYN floods, slow HTTP attacks, and floods of packets or addresses.
 
-    def __init__(self, config: FloodConfig) -> None:
+    Args:
+        config: Thresholds.
+        home: The networks that are ours.
+    """
+
+    def __init__(self, config: FloodConfig, home: Networks) -> None:
         self._config = config
+        self._home = home
         self._half_open = EvidenceTable(config.half_open)
         self._slow = EvidenceTable(config.slow_http)
+        self._datagrams = EvidenceTable(config.datagrams)
+        self._pings = EvidenceTable(config.pings)
+        self._strangers = EvidenceTable(config.strangers)
 
     def observe(self, record: Activity) -> list[Finding]:
         if not isinstance(record, FlowSeen) or record.conversation.dst.is_group:
             return []
         if record.conversation.proto == "TCP":
-            return self._half_open_flood(record) or self._slow_http(record)
-        return self._packet_flood(record)
+            if record.outcome is Outcome.ESTABLISHED:
+                return self._slow_http(record)
+            return self._half_open_flood(record) or self._address_flood(record)
+        return self._spread_flood(record) or self._packet_flood(record)
 
     def _half_open_flood(self, flow: FlowSeen) -> list[Finding]:
         if flow.outcome not in {Outcome.HALF_OPEN, Outcome.UNANSWERED}:
@@ -50,7 +62,6 @@ class FloodDetector:
         is_web = flow.app_proto == "http" or (not flow.app_proto and between.dst_port in _WEB_PORTS)
         if (
             not is_web
-            or flow.outcome is not Outcome.ESTABLISHED
             or flow.end - flow.at < config.slow_http_duration_us
             or flow.bytes_out > config.slow_http_out_bytes_max
             or flow.bytes_back > config.slow_http_back_bytes_max
@@ -59,6 +70,28 @@ class FloodDetector:
         key = (between.src.packed, between.dst.packed, between.dst_port)
         sightings = self._slow.observe(key, between.src_port, flow.at)
         return findings(Family.SLOW_HTTP, sightings, between)
+
+    def _address_flood(self, flow: FlowSeen) -> list[Finding]:
+        between = flow.conversation
+        if flow.outcome is not Outcome.UNANSWERED:
+            return []
+        if between.src in self._home or between.dst in self._home:
+            return []
+        pair = (between.src.packed, between.dst.packed)
+        sightings = self._strangers.observe("wire", pair, flow.at)
+        return [Finding(Family.ADDRESS_FLOOD, sighting) for sighting in sightings]
+
+    def _spread_flood(self, flow: FlowSeen) -> list[Finding]:
+        between = flow.conversation
+        if between.proto == "UDP" and flow.outcome is Outcome.UNANSWERED:
+            end = (between.src.packed, between.src_port)
+            key = (between.dst.packed, between.dst_port)
+            sightings = self._datagrams.observe(key, end, flow.at)
+        elif "ICMP" in between.proto:
+            sightings = self._pings.observe(between.dst.packed, between.src.packed, flow.at)
+        else:
+            return []
+        return [_nobody(Family.PACKET_FLOOD, flow, sighting) for sighting in sightings]
 
     def _packet_flood(self, flow: FlowSeen) -> list[Finding]:
         config, is_icmp = self._config, "ICMP" in flow.conversation.proto

@@ -9,7 +9,7 @@ Zeek's dhcp.log does not name the router, so there two servers on one subnet cou
 from hookprobe.detection.attack import Family
 from hookprobe.detection.config import LocalNetworkConfig
 from hookprobe.detection.event import Activity, ArpSeen, DhcpSeen
-from hookprobe.detection.evidence import EvidenceTable
+from hookprobe.detection.evidence import EvidenceTable, Sighting
 from hookprobe.detection.finding import Finding
 
 _SERVER_ANSWERS = frozenset({"offer", "ack"})
@@ -23,6 +23,7 @@ class LocalNetworkDetector:
         self._servers = EvidenceTable(config.servers)
         self._asked = EvidenceTable(config.arp_scan)
         self._clients = EvidenceTable(config.starvation)
+        self._leases = EvidenceTable(config.greed)
 
     def observe(self, record: Activity) -> list[Finding]:
         if isinstance(record, ArpSeen):
@@ -61,9 +62,10 @@ class LocalNetworkDetector:
         ]
 
     def _starvation(self, dhcp: DhcpSeen) -> list[Finding]:
-        if dhcp.kind != "discover":
-            return []
-        return [
-            Finding(Family.DHCP_STARVATION, sighting)
-            for sighting in self._clients.observe("segment", dhcp.client_mac, dhcp.at)
-        ]
+        """Many clients at once (forged), or one that takes address after address."""
+        sightings: list[Sighting] = []
+        if dhcp.kind == "discover":
+            sightings += self._clients.observe("segment", dhcp.client_mac, dhcp.at)
+        if dhcp.assigned is not None and not dhcp.assigned.is_group:
+            sightings += self._leases.observe(dhcp.client_mac, dhcp.assigned.packed, dhcp.at)
+        return [Finding(Family.DHCP_STARVATION, sighting) for sighting in sightings]

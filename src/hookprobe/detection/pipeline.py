@@ -39,6 +39,8 @@ from hookprobe.detection.zeek import ZeekTsvParser, parse_zeek_json
 from hookprobe.errors import LocalError, MalformedError, RemoteError
 from hookprobe.wire.instant import MINUTE, Instant
 
+_FORGED = frozenset({Family.SYN_FLOOD, Family.PACKET_FLOOD, Family.ADDRESS_FLOOD})
+
 
 @dataclass(frozen=True, slots=True)
 class LineRefused:
@@ -246,7 +248,7 @@ class Detection:
         return _Lane(
             doubles=DoubleFilter(config.double_skew_us, config.doubles_max),
             detectors=(
-                FloodDetector(config.floods),
+                FloodDetector(config.floods, home),
                 ScanDetector(config.scans, home),
                 BruteForceDetector(config.brute_force, home),
                 BeaconDetector(config.beacons, home, config.incidents.window_us),
@@ -272,6 +274,6 @@ def _examine(lane: _Lane, record: Activity) -> list[Finding]:
     for detector in lane.detectors:
         found += detector.observe(record)
         # A flood's forged sources would push real scanners out of the scan tables.
-        if any(finding.family is Family.SYN_FLOOD for finding in found):
+        if any(finding.family in _FORGED for finding in found):
             break
     return found

@@ -9,6 +9,7 @@ scans) packets that belong to no handshake. Counting probes only keeps busy hone
   lookups from home therefore do not count towards a horizontal scan.
 * Stray answers of a flood (from port 80 to random high ports) look like a scan by the victim.
   Packets without a handshake count only when they go to the lower port.
+* traceroute sends to ever higher UDP ports that nobody answers; its range is left out.
 * Known weakness: peer-to-peer clients knock at many dead peers, but on differing ports.
 """
 
@@ -22,6 +23,8 @@ from hookprobe.detection.finding import Finding, findings
 _OUTAGE_PORTS = frozenset({53, 80, 123, 443})
 _SYSTEM_PORT_MAX = 1023
 _UDP_PACKETS_MAX = 3
+# traceroute counts ports up from here, three for each of at most 64 hops.
+_TRACEROUTE_PORTS = range(33_434, 33_434 + 3 * 64)
 
 
 class ScanDetector:
@@ -61,18 +64,26 @@ class ScanDetector:
     def _is_probe(self, flow: FlowSeen) -> bool:
         between = flow.conversation
         if between.proto == "UDP":
-            return flow.packets_back == 0 and flow.packets_out <= _UDP_PACKETS_MAX
+            return (
+                flow.packets_back == 0
+                and flow.packets_out <= _UDP_PACKETS_MAX
+                and between.dst_port not in _TRACEROUTE_PORTS
+            )
         if between.proto != "TCP" or flow.app_proto:
             return False
         if flow.outcome is Outcome.UNTRACKED:
-            return _SYSTEM_PORT_MAX < between.src_port > between.dst_port
+            downwards = _SYSTEM_PORT_MAX < between.src_port > between.dst_port
+            return downwards and self._is_tiny(flow)
         if flow.outcome is Outcome.ESTABLISHED:
-            return (
-                flow.packets_out <= self._config.probe_packets_max
-                and flow.packets_back <= self._config.probe_packets_max
-                and flow.bytes_out <= self._config.probe_packet_bytes_max * flow.packets_out
-            )
+            return self._is_tiny(flow)
         return True
+
+    def _is_tiny(self, flow: FlowSeen) -> bool:
+        return (
+            flow.packets_out <= self._config.probe_packets_max
+            and flow.packets_back <= self._config.probe_packets_max
+            and flow.bytes_out <= self._config.probe_packet_bytes_max * flow.packets_out
+        )
 
     def _may_be_outage(self, flow: FlowSeen) -> bool:
         return (

@@ -166,8 +166,7 @@ def _outcome(eve: EveLine) -> Outcome:
         return Outcome.ESTABLISHED if answered else Outcome.UNANSWERED
     out, back = _flags(tcp.tcp_flags_ts), _flags(tcp.tcp_flags_tc)
     if not out & _SYN:
-        # Without a SYN Suricata follows nothing; anything it did follow was picked up midway.
-        return Outcome.ESTABLISHED if out and back else Outcome.UNTRACKED
+        return Outcome.UNTRACKED
     if not answered:
         return Outcome.UNANSWERED
     if back & _RST and not back & _SYN:

@@ -110,9 +110,9 @@ def test_a_scanner_is_told_in_few_effects() -> None:
     result = replay(lines)
     incident_effects = [each for each in result.effects if not isinstance(each, HealthReported)]
     assert len(lines) == 1001
-    # Opened at 15, then 30, 60, 120, 240, 480, 960, then closed.
+    # Opened at 12, then 24, 48, 96, 192, 384, 768, then closed.
     assert len(incident_effects) == 8
-    assert result.opened[0].count == 15
+    assert result.opened[0].count == 12
 
 
 def test_the_edge_reacts_to_the_first_trigger() -> None:
