@@ -10,7 +10,6 @@ from typing import TypeAlias
 from hookprobe.detection.pipeline import DetectionEffect
 from hookprobe.dsm.effects import Observation as LedgerObservation
 from hookprobe.htp.effects import Effect as TransportEffect
-from hookprobe.htp.effects import MessageReceived, Transmit
 from hookprobe.wire.identifiers import NodeId
 
 
@@ -63,6 +62,3 @@ Observation: TypeAlias = (
     | MessageRefused
     | IncidentRecorded
 )
-
-# Consumed inside the node or executed by the host, never reported.
-NOT_REPORTED = (MessageReceived, Transmit)

@@ -13,8 +13,9 @@ from hookprobe.dsm.store import Persist
 from hookprobe.errors import HostError
 from hookprobe.htp.effects import Transmit
 from hookprobe.node.host import Effect, Node
-from hookprobe.node.observations import Observation
+from hookprobe.node.observations import MessageSent, Observation
 from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.egress import DATAGRAM, MESSAGE, EgressRecord
 from hookprobe.runtime.udp import Received, UdpSocket
 
 
@@ -33,6 +34,7 @@ class Driver:
         store: Its durable store.
         clock: Says what time it is.
         report: Takes every observation; must be quick.
+        egress: Where everything that leaves is recorded, if it is.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class Driver:
         store: Store,
         clock: Clock,
         report: Callable[[Observation], None],
+        egress: EgressRecord | None = None,
     ) -> None:
         self._node = node
         self._socket = socket
         self._store = store
         self._clock = clock
         self._report = report
+        self._egress = egress
         self._timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
 
@@ -90,6 +94,8 @@ class Driver:
         if batches and not self._persist(batches):
             return
         for effect in effects:
+            if self._egress is not None:
+                _record(self._egress, effect)
             if isinstance(effect, Transmit):
                 self._socket.send(effect.address, effect.data)
             elif not isinstance(effect, Persist):
@@ -115,6 +121,13 @@ class Driver:
         if due is not None:
             delay_s = max(0, due - self._clock.now()) / 1e6
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
+
+
+def _record(egress: EgressRecord, effect: Effect) -> None:
+    if isinstance(effect, Transmit):
+        egress.add(DATAGRAM, effect.data)
+    elif isinstance(effect, MessageSent):
+        egress.add(MESSAGE, effect.data)
 
 
 async def _until(stop: asyncio.Event) -> None:

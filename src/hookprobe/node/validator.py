@@ -1,0 +1,36 @@
+"""A validator: the ledger of a validator over HTP sessions with every other one and with edges.
+
+The validator whose name sorts first dials the other, so each pair has one session. Edges dial in.
+"""
+
+from hookprobe.dsm.validator import ValidatorLedger
+from hookprobe.htp.effects import Address
+from hookprobe.node.host import Effect
+from hookprobe.node.links import MeshLinks
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import Instant
+
+
+class ValidatorNode:
+    """Composition of a `ValidatorLedger` and its links; see `node.build.build_validator`."""
+
+    def __init__(self, ledger: ValidatorLedger, links: MeshLinks) -> None:
+        self.ledger = ledger
+        self._links = links
+
+    @property
+    def peers(self) -> tuple[NodeId, ...]:
+        """The peers with a live session, sorted."""
+        return self._links.peers
+
+    def start(self, now: Instant) -> list[Effect]:
+        return self._links.start(now)
+
+    def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
+        return self._links.receive_datagram(data, address, now)
+
+    def next_timeout(self) -> Instant | None:
+        return self._links.next_timeout()
+
+    def handle_timeout(self, now: Instant) -> list[Effect]:
+        return self._links.handle_timeout(now)

@@ -1,0 +1,143 @@
+"""Observations as log lines: one JSON object a line, the event name is the class name.
+
+What may be written is decided here and nowhere else:
+
+* Raw incidents and network addresses appear at `debug` only, on the edge's own disk.
+* Message contents never appear; the egress record (`egress.py`) is the place for those.
+* Bytes are shown as hex, shortened: enough to find an id again.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from enum import Enum, IntEnum
+
+from hookprobe.detection.incident import Incident
+from hookprobe.detection.pipeline import HealthReported, LineRefused
+from hookprobe.dsm import effects as ledger
+from hookprobe.htp import effects as transport
+from hookprobe.node.observations import IncidentRecorded, MessageRefused, MessageSent, Observation
+from hookprobe.wire.instant import Instant, format_iso
+
+
+class Level(IntEnum):
+    """How loud."""
+
+    TRACE = 0
+    DEBUG = 1
+    INFO = 2
+    WARNING = 3
+    ERROR = 4
+
+
+_LEVELS: dict[type[object], Level] = {
+    MessageSent: Level.TRACE,
+    transport.Dropped: Level.TRACE,
+    transport.VitalsReported: Level.TRACE,
+    transport.TrustReported: Level.TRACE,
+    transport.SessionRenewed: Level.DEBUG,
+    transport.BareRejectSeen: Level.DEBUG,
+    transport.PeerMoved: Level.DEBUG,
+    transport.SendRefused: Level.WARNING,
+    transport.ConnectRejected: Level.WARNING,
+    transport.AttestRefused: Level.WARNING,
+    transport.ResonanceMismatch: Level.WARNING,
+    transport.SessionUp: Level.INFO,
+    transport.SessionDown: Level.INFO,
+    ledger.BlockAppended: Level.DEBUG,
+    ledger.BlockAccepted: Level.TRACE,
+    ledger.BlockRefused: Level.WARNING,
+    ledger.EpochOpened: Level.DEBUG,
+    ledger.CheckpointProposed: Level.DEBUG,
+    ledger.Voted: Level.DEBUG,
+    ledger.CertificateFormed: Level.DEBUG,
+    ledger.ViewChanged: Level.INFO,
+    ledger.CheckpointFinalized: Level.INFO,
+    ledger.EpochCompleted: Level.INFO,
+    ledger.QuorumLost: Level.ERROR,
+    ledger.ForkDetected: Level.ERROR,
+    ledger.MisbehaviourDetected: Level.ERROR,
+    ledger.NodeQuarantined: Level.ERROR,
+    ledger.VotingSuspended: Level.WARNING,
+    ledger.PeerPenalised: Level.WARNING,
+    ledger.ReceiptReceived: Level.INFO,
+    ledger.IncarnationStarted: Level.INFO,
+    LineRefused: Level.WARNING,
+    HealthReported: Level.DEBUG,
+    IncidentRecorded: Level.INFO,
+    MessageRefused: Level.WARNING,
+}
+
+_PRIVATE = (transport.Address, Incident)
+_HEX_SHOWN = 8
+
+
+def level_of(observation: Observation) -> Level:
+    """Return how loud an observation is; raw incidents are `debug`."""
+    return _LEVELS.get(type(observation), Level.DEBUG)
+
+
+def describe(observation: Observation, *, private: bool) -> dict[str, object]:
+    """Return the fields that may be written.
+
+    Args:
+        observation: What happened.
+        private: Whether addresses may appear (debug logs on the edge's own disk).
+    """
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(observation):
+        value = getattr(observation, field.name)
+        if isinstance(value, _PRIVATE) and not private:
+            continue
+        plain = _plain(value)
+        if plain is not None:
+            found[field.name] = plain
+    return found
+
+
+def _plain(value: object) -> object:
+    match value:
+        case Enum():
+            return value.name.lower()
+        case bool() | int() | str():
+            return value
+        case bytes():
+            return value.hex()[: 2 * _HEX_SHOWN]
+        case transport.Address():
+            return f"{value.host}:{value.port}"
+        case Incident():
+            return {"title": value.title, "source": str(value.source), "count": value.count}
+        case tuple():
+            return [item for item in (_plain(item) for item in value) if item is not None]
+        case _:
+            return None
+
+
+class JsonLog:
+    """Writes observations as JSON lines.
+
+    Args:
+        write: Takes one line with its end.
+        now: Returns the time.
+        least: The quietest level written.
+    """
+
+    def __init__(
+        self, write: Callable[[str], object], now: Callable[[], Instant], least: Level
+    ) -> None:
+        self._write = write
+        self._now = now
+        self._least = least
+
+    def report(self, observation: Observation) -> None:
+        """Write one observation, if it is loud enough."""
+        level = level_of(observation)
+        if level < self._least:
+            return
+        fields = describe(observation, private=self._least <= Level.DEBUG)
+        self.event(type(observation).__name__, level, **fields)
+
+    def event(self, name: str, level: Level, **fields: object) -> None:
+        """Write one line of the shell's own."""
+        line = {"at": format_iso(self._now()), "level": level.name.lower(), "event": name}
+        self._write(json.dumps(line | fields, separators=(",", ":")) + "\n")
