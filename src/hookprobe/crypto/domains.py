@@ -27,6 +27,7 @@ class Domain(Enum):
     RANGES = b"hookprobe/dsm/ranges/v1"
     CUTS = b"hookprobe/dsm/cuts/v1"
     EVIDENCE = b"hookprobe/dsm/evidence/v1"
+    HEADS = b"hookprobe/dsm/heads/v1"
 
     # detection: what may leave an edge
     INCIDENT = b"hookprobe/detection/incident/v1"

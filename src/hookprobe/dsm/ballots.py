@@ -15,8 +15,9 @@ from hookprobe.dsm.certificate import (
     encode_bitmap,
     vote_message,
 )
+from hookprobe.dsm.court import Court
 from hookprobe.dsm.messages import Vote
-from hookprobe.dsm.misbehaviour import Court, contradict, vote_evidence
+from hookprobe.dsm.misbehaviour import contradict, vote_evidence
 from hookprobe.errors import MalformedError
 
 Slot = tuple[int, VoteKind]

@@ -39,6 +39,7 @@ from hookprobe.dsm.certificate import (
 )
 from hookprobe.dsm.checkpoint import Checkpoint
 from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.court import Court
 from hookprobe.dsm.effects import (
     CertificateFormed,
     CheckpointProposed,
@@ -46,7 +47,7 @@ from hookprobe.dsm.effects import (
     Voted,
 )
 from hookprobe.dsm.messages import CertificateMessage, Message, Proposal, Vote
-from hookprobe.dsm.misbehaviour import Court, proposal_evidence, proposal_statement
+from hookprobe.dsm.misbehaviour import proposal_evidence, proposal_statement
 from hookprobe.dsm.steps import Accused, Broadcast, Decided, Judge, Opinion, Seat, Step
 from hookprobe.dsm.store import Persist, Table, Write
 from hookprobe.dsm.votelog import Memory, pledge_row, slot_row, voted_row

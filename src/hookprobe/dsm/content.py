@@ -20,11 +20,12 @@ from hookprobe.dsm.checkpoint import (
     header_hash,
     sorted_ranges,
 )
+from hookprobe.dsm.court import Court
 from hookprobe.dsm.cut import SignedCut, floors
 from hookprobe.dsm.history import History
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.microblock import LaneKey
-from hookprobe.dsm.misbehaviour import Court, Fault, Verdict, evidence_id, judge
+from hookprobe.dsm.misbehaviour import Fault, Verdict, evidence_id, judge
 from hookprobe.dsm.steps import Opinion
 from hookprobe.errors import RemoteError, VerificationError
 from hookprobe.wire.identifiers import NodeId
@@ -63,7 +64,8 @@ class ContentJudge:
         floor_cap: int,
     ) -> None:
         self.cuts: dict[int, SignedCut] = {}
-        self.ready_at: Instant | None = None
+        self.ready_at: Instant | None = None  # when the grace for late CUTs ends
+        self.grace_over = False
         self.wants: list[Want] = []
         self._court = court
         self._history = history
@@ -78,6 +80,7 @@ class ContentJudge:
         """Forget what belonged to the epoch before."""
         self.cuts = {}
         self.ready_at = None
+        self.grace_over = False
         self.wants = []
         self._genuine = {}
         self._opinions = {}
@@ -155,8 +158,8 @@ class ContentJudge:
         validators = self._court.validators
         if len(self.cuts) < validators.quorum:
             return None
-        waiting = self.ready_at is None or now < self.ready_at
-        if waiting and len(self.cuts) < validators.size:
+        waiting = self.ready_at is not None and now < self.ready_at
+        if waiting and not self.grace_over and len(self.cuts) < validators.size:
             return None
         cuts = tuple(self.cuts[place] for place in sorted(self.cuts))
         evidence = self.evidence_of(cuts)

@@ -15,8 +15,9 @@ from hookprobe.dsm.checkpoint import (
     Header,
     decode_final,
 )
+from hookprobe.dsm.court import Court
 from hookprobe.dsm.cut import median_timestamp
-from hookprobe.dsm.misbehaviour import Court, Fault, Verdict
+from hookprobe.dsm.misbehaviour import Fault, Verdict
 from hookprobe.dsm.store import StoreReader, Table, Write, prefix_end
 from hookprobe.errors import VerificationError
 from hookprobe.wire.identifiers import NodeId

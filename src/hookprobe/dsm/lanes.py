@@ -14,6 +14,7 @@ from enum import Enum, unique
 
 from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.court import Court
 from hookprobe.dsm.enrolment import Enrolment, Head, check_enrolment, parse_enrolment
 from hookprobe.dsm.messages import BLOCKS_MAX
 from hookprobe.dsm.microblock import (
@@ -24,7 +25,7 @@ from hookprobe.dsm.microblock import (
     lane_row,
     verify_block,
 )
-from hookprobe.dsm.misbehaviour import Court, fork_evidence
+from hookprobe.dsm.misbehaviour import fork_evidence
 from hookprobe.dsm.store import StoreReader, Table, Write, prefix_end
 from hookprobe.errors import LimitExceededError, VerificationError
 from hookprobe.wire import canonical
@@ -318,12 +319,12 @@ class LaneBook:
         rows = self._reader.scan(Table.BLOCKS, prefix, prefix_end(prefix), 1)
         return decode_block(rows[0][1]) if rows else None
 
-    def finalize(self, covered: Range) -> tuple[bool, list[Write]]:
+    def finalize(self, covered: Range) -> tuple[list[SignedBlock] | None, list[Write]]:
         """Advance a lane to the end of a final range.
 
         Returns:
-            Whether all blocks of the range are held, and the rows to write: the lane's own, and
-            deletions of the branches that lost (evidence keeps the pair that proves the fork).
+            The blocks of the range, None when some are missing, and the rows to write: the lane's
+            own, and deletions of branches that lost (evidence keeps the pair that proves a fork).
         """
         lane = self.lanes.get(covered.lane) or self._new_lane(covered.lane)
         path = lane.path(covered.last, covered.head)
@@ -335,7 +336,7 @@ class LaneBook:
         ]
         lane.advance(covered.last, covered.head)
         deletions: list[Write] = [(Table.BLOCKS, signed.row_key(), None) for signed in lost]
-        return path is not None, [lane.row(), *deletions]
+        return path, [lane.row(), *deletions]
 
     def branch(self, key: LaneKey, first: int, last: int, head: bytes) -> list[SignedBlock]:
         """Return blocks held of first..last, ascending, of the branch that ends in `head`.

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from enum import IntEnum, unique
 
 from hookprobe.crypto.bls import SIGNATURE_BYTES as VOTE_SIGNATURE_BYTES
-from hookprobe.crypto.bls import VoteScheme
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
-from hookprobe.crypto.signing import SignatureScheme
 from hookprobe.dsm.certificate import VoteKind, read_kind, vote_message
+from hookprobe.dsm.court import Court
 from hookprobe.dsm.cut import read_cut
 from hookprobe.dsm.enrolment import Enrolment, check_enrolment, parse_enrolment
 from hookprobe.dsm.microblock import (
@@ -32,7 +31,7 @@ from hookprobe.dsm.microblock import (
     decode_block,
     verify_block,
 )
-from hookprobe.dsm.validators import ValidatorEntry, ValidatorSet
+from hookprobe.dsm.validators import ValidatorEntry
 from hookprobe.errors import MalformedError, VerificationError
 from hookprobe.wire import canonical
 from hookprobe.wire.canonical import JsonObject
@@ -50,17 +49,6 @@ class Fault(IntEnum):
     CUTS = 2
     PROPOSALS = 3
     VOTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Court:
-    """All that a judgement depends on: agreed by every member of the mesh."""
-
-    chain: bytes
-    validators: ValidatorSet
-    ca_keys: tuple[bytes, ...]
-    signatures: SignatureScheme
-    votes: VoteScheme
 
 
 @dataclass(frozen=True, slots=True)

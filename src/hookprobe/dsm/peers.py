@@ -8,12 +8,13 @@
 | bulk that nobody asked for | -1 |
 | request not answered | -2 |
 
-Below -50 the link is closed for ten minutes. Scores recover by one a minute. Each link has token
+Below -50 the link is closed for ten minutes; silence alone never goes below, for a peer behind a
+partition is no offender. Scores recover by one a minute. Each link has token
 buckets for messages, bytes and signature checks; what exceeds them is dropped unread. Consensus
 messages have buckets of their own, so that bulk cannot crowd out votes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, unique
 
 from hookprobe.dsm.config import LedgerConfig
@@ -43,8 +44,8 @@ class Bucket:
     """A token bucket in integer microtokens: `rate` per second, one second of burst."""
 
     rate: int
-    level: int = 0
-    at: Instant = Instant(0)
+    level: int
+    at: Instant
 
     def take(self, count: int, now: Instant) -> bool:
         """Take tokens; False when there are not enough."""
@@ -64,10 +65,10 @@ class Peer:
     node_id: NodeId
     place: int | None  # its number in the validator set; None for an edge
     buckets: dict[Budget, Bucket]
+    score_at: Instant
+    answered_at: Instant  # when it last got a finalisation for a late message
     score: int = 0
-    score_at: Instant = Instant(0)
     status_seen: bool = False
-    acked: dict[int, int] = field(default_factory=dict)  # incarnation -> head told to an edge
 
 
 class PeerBook:
@@ -94,7 +95,7 @@ class PeerBook:
             Budget.CHECKS: config.checks_per_s,
         }
         buckets = {budget: Bucket(rate, rate * SECOND, now) for budget, rate in rates.items()}
-        peer = Peer(node_id, place, buckets, score_at=now)
+        peer = Peer(node_id, place, buckets, now, Instant(0))
         self.peers[node_id] = peer
         return peer
 
@@ -105,11 +106,20 @@ class PeerBook:
         """Return the connected validators, sorted."""
         return sorted(node for node, peer in self.peers.items() if peer.place is not None)
 
+    def silent(self, peer: Peer, now: Instant) -> None:
+        """Lower the score of a peer that did not answer, but never so far as to ban it."""
+        self._recover(peer, now)
+        peer.score = max(SCORE_MIN, peer.score - PENALTY_SILENT)
+
+    def _recover(self, peer: Peer, now: Instant) -> None:
+        minutes = (now - peer.score_at) // MINUTE
+        peer.score = min(0, peer.score + minutes)
+        peer.score_at = Instant(peer.score_at + minutes * MINUTE)
+
     def penalise(self, peer: Peer, points: int, now: Instant) -> Instant | None:
         """Lower a score; returns until when the peer is banned, if it now is."""
-        recovered = (now - peer.score_at) // MINUTE
-        peer.score = min(0, peer.score + recovered) - points
-        peer.score_at = now
+        self._recover(peer, now)
+        peer.score -= points
         if peer.score >= SCORE_MIN:
             return None
         until = Instant(now + self._config.disconnect_us)

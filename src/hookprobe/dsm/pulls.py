@@ -5,8 +5,10 @@ pull with a named head starts at that head and goes down, so that every answer i
 known hash before it is kept; its blocks are delivered when the range is complete.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.effects import Send
@@ -17,6 +19,8 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 REQUEST_MAX = 2**32 - 1
+CLOSED_MAX = 256
+NEVER_ASKED = Instant(0)
 
 
 @dataclass(slots=True)
@@ -29,7 +33,7 @@ class Pull:
     head: bytes
     sources: list[NodeId]
     request: int = 0
-    deadline: Instant = Instant(0)
+    deadline: Instant = NEVER_ASKED
     got: list[BlockEntry] = field(default_factory=list)
 
     @property
@@ -57,6 +61,7 @@ class Puller:
         self._pulls: dict[tuple[LaneKey, bytes], Pull] = {}
         self._by_request: dict[int, tuple[LaneKey, bytes]] = {}
         self._counter = 0
+        self._closed: deque[tuple[int, NodeId]] = deque(maxlen=CLOSED_MAX)
 
     def __len__(self) -> int:
         return len(self._pulls)
@@ -81,9 +86,13 @@ class Puller:
         self._by_request[pull.request] = key
         return [Send(pull.sources[0], pull.message())]
 
+    def _close(self, pull: Pull) -> None:
+        del self._by_request[pull.request]
+        self._closed.append((pull.request, pull.sources[0]))
+
     def _next_source(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
         pull = self._pulls[key]
-        del self._by_request[pull.request]
+        self._close(pull)
         del pull.sources[0]
         if pull.sources:
             return self._ask(key, now)
@@ -102,6 +111,8 @@ class Puller:
             VerificationError: Nobody asked this peer for it, or it is not what was asked for; in
                 the second case the next source is asked at the time-out.
         """
+        if (message.request, peer) in self._closed:
+            return None, []  # late or repeated: of no use, but it was asked for
         key = self._by_request.get(message.request)
         if key is None or self._pulls[key].sources[0] != peer:
             raise VerificationError("blocks that were not asked for")
@@ -127,7 +138,7 @@ class Puller:
 
     def _continue(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
         pull = self._pulls[key]
-        del self._by_request[pull.request]
+        self._close(pull)
         if pull.first <= pull.last:
             return self._ask(key, now)
         del self._pulls[key]
@@ -165,7 +176,7 @@ def _check_answer(pull: Pull, entries: Sequence[BlockEntry]) -> None:
     if pull.named:
         if blocks[-1].id != pull.head or numbers[0] < pull.first:
             raise VerificationError("answer of another branch or range")
-        links = zip(blocks, blocks[1:], strict=False)
+        links = pairwise(blocks)
         if any(child.block.prev != parent.id for parent, child in links):
             raise VerificationError("answer with a broken chain")
     elif numbers[0] != pull.first or numbers[-1] > pull.last:

@@ -28,8 +28,10 @@ class Table(Enum):
     PROPOSALS = "proposals"  # epoch[8] header hash[32]
     CERTIFICATES = "certificates"  # epoch[8] view[4] kind[1]
     CHECKPOINTS = "checkpoints"  # epoch[8]
+    COVERAGE = "coverage"  # node[32] inc[4] last seq[8]: the epoch that holds the range
     EVIDENCE = "evidence"  # digest[32]
     RECEIPTS = "receipts"  # inc[4] first seq[8]
+    NODE = "node"  # what the node keeps beside the ledger: name
 
 
 Write = tuple[Table, bytes, bytes | None]

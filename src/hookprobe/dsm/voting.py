@@ -1,0 +1,355 @@
+"""One validator's part in the agreement: when to open an epoch, what to report, when to abstain.
+
+Epoch e opens at start + (e+1) D by the local clock, or when f+1 CUTs for it are here, and only
+after e-1 is final; after a stall epochs run back to back with a gap (DSM spec 2.3). At opening the
+validator signs one CUT, durably before it is sent.
+
+A validator votes only after f+1 peers said what they saw of its key. If f+1 of them saw it sign in
+an epoch beyond its own vote log, the log was lost or rolled back, and it abstains until that
+epoch + 2 (DSM spec 2.5, R8).
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.consensus import Simplex
+from hookprobe.dsm.content import ContentJudge
+from hookprobe.dsm.court import Court
+from hookprobe.dsm.cut import Cut, SignedCut, parse_cut, sign_cut
+from hookprobe.dsm.effects import EpochOpened, QuorumLost, VotingSuspended
+from hookprobe.dsm.genesis import Genesis
+from hookprobe.dsm.gossip import Gossip
+from hookprobe.dsm.history import History
+from hookprobe.dsm.messages import (
+    CertificateMessage,
+    CutMessage,
+    Message,
+    Proposal,
+    Vote,
+)
+from hookprobe.dsm.microblock import SIGNATURE_BYTES, LaneKey
+from hookprobe.dsm.misbehaviour import cut_evidence
+from hookprobe.dsm.peers import Peer
+from hookprobe.dsm.steps import Accused, Broadcast, Seat, Step
+from hookprobe.dsm.store import Persist, StoreReader, Table
+from hookprobe.dsm.votelog import VOTED_KEY, load_memory, voted_row
+from hookprobe.errors import VerificationError
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import MILLISECOND, Instant
+from hookprobe.wire.reader import Writer
+
+EARLY_MAX = 64
+CUTS_BUDGET_BYTES = 600_000
+EVIDENCE_BUDGET_BYTES = 100_000
+HEAD_BYTES = 64
+
+Consensus = Vote | Proposal | CertificateMessage | CutMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What never changes while a validator runs."""
+
+    genesis: Genesis
+    court: Court
+    seat: Seat
+    config: LedgerConfig
+    reader: StoreReader
+
+
+class Voting:
+    """Everything that is per epoch.
+
+    Args:
+        terms: Who we are and under which rules.
+        history: The agreed past.
+        judge: Makes and judges content.
+        gossip: Where new evidence waits.
+        now: When we start.
+    """
+
+    simplex_type: type[Simplex] = Simplex
+
+    def __init__(
+        self, terms: Terms, history: History, judge: ContentJudge, gossip: Gossip, now: Instant
+    ) -> None:
+        self.opened_at: Instant | None = None
+        self._terms = terms
+        self._history = history
+        self._judge = judge
+        self._gossip = gossip
+        self._own_id = terms.court.validators.ids[terms.seat.place]
+        voted = terms.reader.get(Table.META, VOTED_KEY)
+        self._voted_epochs = int.from_bytes(voted, "big") + 1 if voted is not None else 0
+        self._seen: dict[int, int] = {}
+        self._reports: dict[int, int] = {}
+        self._active: dict[int, int] = {}
+        self._suspended_until = 0
+        self._early: dict[NodeId, deque[Consensus]] = {}
+        self._last_open: Instant | None = None
+        self._alarm_at: Instant | None = None
+        self._recut_at = now
+        self.simplex = self._new_simplex()
+
+    def _new_simplex(self) -> Simplex:
+        terms, epoch = self._terms, self._history.next_epoch
+        simplex = self.simplex_type(terms.court, epoch, terms.seat, self._judge, terms.config)
+        simplex.leader_timeout = self._leader_timeout
+        simplex.restore(load_memory(terms.reader, epoch, terms.seat.place))
+        return simplex
+
+    @property
+    def epoch(self) -> int:
+        return self.simplex.epoch
+
+    @property
+    def cleared(self) -> bool:
+        """Whether enough peers told what they saw of our key."""
+        validators = self._terms.court.validators
+        return len(self._reports) >= min(validators.faults + 1, validators.size - 1)
+
+    def begin(self) -> list[tuple[NodeId, Consensus]]:
+        """Turn to the next epoch and return the messages for it that came early."""
+        self._judge.new_epoch()
+        self.opened_at = None
+        self._alarm_at = None
+        self.simplex = self._new_simplex()
+        early = [(node, message) for node, queue in self._early.items() for message in queue]
+        self._early = {}
+        return early
+
+    # -- opening ----------------------------------------------------------------------------
+
+    def open_at(self) -> Instant:
+        """Return when the clock opens the epoch."""
+        genesis = self._terms.genesis
+        due = genesis.start + (self.epoch + 1) * genesis.epoch_duration_us
+        if self._last_open is not None:
+            due = max(due, self._last_open + self._terms.config.epoch_gap_us)
+        return Instant(due)
+
+    def _try_open(self, now: Instant) -> list[Step]:
+        enough = len(self._judge.cuts) > self._terms.court.validators.faults
+        if self.opened_at is not None or not self.cleared:
+            return []
+        if not enough and now < self.open_at():
+            return []
+        return self._open(now)
+
+    def _open(self, now: Instant) -> list[Step]:
+        config = self._terms.config
+        self.opened_at = self._last_open = now
+        self._alarm_at = Instant(now + config.quorum_alarm_us)
+        self._recut_at = Instant(now + config.rebroadcast_us)
+        self.simplex.abstain = self.epoch < self._suspended_until
+        steps: list[Step] = [EpochOpened(self.epoch)]
+        if not self.simplex.abstain:
+            steps += self._report(now)
+        return steps + self.simplex.open(now)
+
+    def _report(self, now: Instant) -> list[Step]:
+        """Sign our CUT, or take the one that we signed before a restart."""
+        key = self.epoch.to_bytes(8, "big")
+        stored = self._terms.reader.get(Table.CUTS, key)
+        if stored is not None:
+            signed = parse_cut(stored[SIGNATURE_BYTES:], stored[:SIGNATURE_BYTES])
+            self._add_cut(self._terms.seat.place, signed, now)
+            return [Broadcast(CutMessage(signed))]
+        signed = sign_cut(self._cut(now), self._terms.seat.signer)
+        self._voted_epochs = max(self._voted_epochs, self.epoch + 1)
+        self._add_cut(self._terms.seat.place, signed, now)
+        rows = Persist(((Table.CUTS, key, signed.signature + signed.raw), voted_row(self.epoch)))
+        return [rows, Broadcast(CutMessage(signed))]
+
+    def _cut(self, now: Instant) -> Cut:
+        court = self._terms.court
+        return Cut(
+            court.chain,
+            self.epoch,
+            self._history.last_hash,
+            now // MILLISECOND,
+            self._own_id,
+            tuple(self._heads()),
+            tuple(self._evidence()),
+        )
+
+    def _heads(self) -> list[tuple[LaneKey, int]]:
+        """Return what advanced, as much as lets all CUTs fit one proposal.
+
+        When there is more, the epoch number decides where the list begins, so that every chain
+        gets its turn.
+        """
+        heads = self._gossip.advanced()
+        most = max(1, CUTS_BUDGET_BYTES // (HEAD_BYTES * self._terms.court.validators.size))
+        if len(heads) <= most:
+            return heads
+        start = self.epoch * most % len(heads)
+        return sorted((heads + heads)[start : start + most])
+
+    def _evidence(self) -> list[bytes]:
+        """Return pending evidence against offenders that are not settled, sorted, bounded."""
+        room = max(1, EVIDENCE_BUDGET_BYTES // self._terms.court.validators.size)
+        chosen: list[bytes] = []
+        offenders: dict[str, bool] = {}
+        for key in sorted(self._gossip.evidence):
+            evidence = self._gossip.evidence[key]
+            verdict = self._judge.verdict(evidence)
+            if verdict is None or verdict.offender in self._history.settled:
+                continue
+            if verdict.offender in offenders or (chosen and len(evidence) > room):
+                continue
+            offenders[verdict.offender] = True
+            room -= len(evidence)
+            chosen.append(evidence)
+        return sorted(chosen)
+
+    # -- messages ---------------------------------------------------------------------------
+
+    def hold_early(self, peer: Peer, message: Consensus) -> None:
+        """Keep a message for a later epoch; the oldest goes when a peer sends too many."""
+        queue = self._early.setdefault(peer.node_id, deque(maxlen=EARLY_MAX))
+        queue.append(message)
+
+    def receive(self, peer: Peer, message: Consensus, now: Instant) -> list[Step]:
+        """Take a consensus message of the current epoch from a validator.
+
+        Raises:
+            VerificationError: It does not hold, or speaks for another validator.
+        """
+        place = peer.place
+        if place is None:
+            raise VerificationError("consensus message from an edge")
+        match message:
+            case CutMessage(signed):
+                return self._receive_cut(place, signed, now)
+            case Vote():
+                if message.voter != place:
+                    raise VerificationError("vote sent by another validator")
+                self._note_activity(place)
+                return self.simplex.receive_vote(message, now)
+            case Proposal():
+                leader = self._terms.court.validators.leader(message.epoch, message.view)
+                if leader != place or message.checkpoint.header.epoch != message.epoch:
+                    raise VerificationError("proposal sent by another validator")
+                self._note_activity(place)
+                return self.simplex.receive_proposal(message, now)
+            case CertificateMessage(certificate):
+                return self.simplex.receive_certificate(certificate, now)
+
+    def _receive_cut(self, place: int, signed: SignedCut, now: Instant) -> list[Step]:
+        if self._judge.verify_cut(signed) != place:
+            raise VerificationError("cut sent by another validator")
+        self._note_activity(place)
+        held = self._judge.cuts.get(place)
+        if held is not None and held.id != signed.id:
+            return [Accused(place, cut_evidence(_encode(held), _encode(signed)))]
+        if held is not None:
+            return []
+        self._add_cut(place, signed, now)
+        steps = self._try_open(now)
+        return steps or self.simplex.reconsider(now)
+
+    def _add_cut(self, place: int, signed: SignedCut, now: Instant) -> None:
+        self._judge.cuts[place] = signed
+        if len(self._judge.cuts) == self._terms.court.validators.quorum:
+            self._judge.ready_at = Instant(now + self._terms.config.cut_grace_us)
+
+    def _note_activity(self, place: int) -> None:
+        self._seen[place] = self._active[place] = self.epoch + 1
+
+    def seen_epochs(self, place: int) -> int:
+        """Return one more than the last epoch in which we saw a validator sign; 0 for never."""
+        return self._seen.get(place, 0)
+
+    def note_signers(self, places: list[int], epoch: int) -> None:
+        """Note who signed a checkpoint that became final."""
+        for place in places:
+            self._seen[place] = max(self._seen.get(place, 0), epoch + 1)
+            self._active[place] = max(self._active.get(place, 0), epoch + 1)
+
+    def _leader_timeout(self, place: int) -> int | None:
+        """R10: a leader silent for long while others were active gets little time."""
+        config = self._terms.config
+        silent = self.epoch - self._active.get(place, 0)
+        others = any(
+            self.epoch - last < config.silent_epochs
+            for other, last in self._active.items()
+            if other not in (place, self._terms.seat.place)
+        )
+        if silent >= config.silent_epochs and others and place != self._terms.seat.place:
+            return config.silent_leader_timeout_us
+        return None
+
+    def receive_report(self, place: int, seen_epochs: int, now: Instant) -> list[Step]:
+        """Take what a validator saw of our key (R8)."""
+        self._reports[place] = seen_epochs
+        voted = max(self._voted_epochs, self.epoch + 1 if self._signed_now() else 0)
+        faults = self._terms.court.validators.faults
+        ordered = sorted(self._reports.values(), reverse=True)
+        claim = ordered[faults] if len(ordered) > faults else 0
+        steps: list[Step] = []
+        if claim > voted and claim + 1 > self._suspended_until:
+            self._suspended_until = claim + 1
+            self.simplex.abstain = self.epoch < self._suspended_until
+            steps.append(VotingSuspended(self._suspended_until))
+        return steps + self._try_open(now)
+
+    def _signed_now(self) -> bool:
+        return self.opened_at is not None and not self.simplex.abstain
+
+    def reconsider(self, now: Instant) -> list[Step]:
+        """Try again what waited for blocks."""
+        return self.simplex.reconsider(now)
+
+    # -- time -------------------------------------------------------------------------------
+
+    def next_timeout(self) -> Instant | None:
+        """Return when `handle_timeout` is due."""
+        if self.opened_at is None:
+            return self.open_at() if self.cleared else None
+        times = [self._alarm_at, self._recut_at, self._judge.ready_at, self.simplex.next_timeout()]
+        return min((item for item in times if item is not None), default=None)
+
+    def handle_timeout(self, now: Instant) -> list[Step]:
+        """Open, rebroadcast, raise the alarm, and let the agreement machine act."""
+        if self.opened_at is None:
+            return self._try_open(now)
+        steps: list[Step] = []
+        config = self._terms.config
+        if self._judge.ready_at is not None and self._judge.ready_at <= now:
+            # The grace is over: with ready_at in the past a leader proposes what it has.
+            self._judge.grace_over = True
+            self._judge.ready_at = None
+            steps += self.simplex.reconsider(now)
+        if self._recut_at <= now:
+            self._recut_at = Instant(now + config.rebroadcast_us)
+            own = self._judge.cuts.get(self._terms.seat.place)
+            steps += [Broadcast(CutMessage(own))] if own is not None else []
+        if self._alarm_at is not None and self._alarm_at <= now:
+            self._alarm_at = Instant(now + config.quorum_alarm_us)
+            steps.append(self._alarm())
+        return steps + self.simplex.handle_timeout(now)
+
+    def _alarm(self) -> QuorumLost:
+        heard = max(len(self._judge.cuts), self.simplex.heard)
+        return QuorumLost(self.epoch, heard, self._terms.court.validators.quorum)
+
+
+def _encode(signed: SignedCut) -> bytes:
+    writer = Writer()
+    signed.write(writer)
+    return writer.finish()
+
+
+def epoch_of(message: Message) -> int | None:
+    """Return the epoch of a consensus message."""
+    match message:
+        case Vote() | Proposal():
+            return message.epoch
+        case CutMessage(signed):
+            return signed.cut.epoch
+        case CertificateMessage(certificate):
+            return certificate.epoch
+        case _:
+            return None
