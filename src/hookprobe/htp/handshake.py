@@ -167,10 +167,10 @@ class Rejected:
 class _Attempt:
     """One answered CHALLENGE."""
 
-    __slots__ = ("beacon", "cookie", "datagrams", "exchange", "fingerprint")
+    __slots__ = ("beacon", "challenge", "datagrams", "exchange", "fingerprint")
 
     def __init__(self, challenge: Challenge, exchange: DiallerExchange) -> None:
-        self.cookie = challenge.cookie
+        self.challenge = challenge
         self.exchange = exchange
         self.beacon = b""
         self.fingerprint = b""
@@ -260,7 +260,8 @@ class Dial:
         self.state = advance(DIAL_TABLE, self.state, DialEvent.RETRY)
         if now - self._hello_at >= self._config.cookie_period_us:
             return self._send_hello(now)
-        self._schedule(now)
+        self._schedule(self._steps, now)
+        self._steps += 1
         return [Transmit(self.peer.address, self._hello)]
 
     def receive_challenge(self, challenge: Challenge, now: Instant) -> list[Transmit]:
@@ -271,8 +272,8 @@ class Dial:
             VerificationError: Not waiting for one, or too many.
         """
         waiting = (DialState.WAIT_CHALLENGE, DialState.WAIT_ACCEPT)
-        known = [attempt.cookie for attempt in self._attempts]
-        if self.state not in waiting or challenge.cookie in known or len(known) >= ATTEMPTS_MAX:
+        known = [attempt.challenge for attempt in self._attempts]
+        if self.state not in waiting or challenge in known or len(known) >= ATTEMPTS_MAX:
             raise VerificationError("CHALLENGE: not waited for")
         if challenge.suite not in (1, 2) or not challenge.suite & self._config.suites_offered:
             raise MalformedError("CHALLENGE: a suite that was not offered")
@@ -365,7 +366,8 @@ class Dial:
         )
         self._hello = hello.encode(self.peer.static_key)
         self._hello_at = now
-        self._schedule(now)
+        self._schedule(self._steps, now)
+        self._steps += 1
         return [Transmit(self.peer.address, self._hello)]
 
     def _attest(self, challenge: Challenge, now: Instant) -> _Attempt:
@@ -401,13 +403,17 @@ class Dial:
         return attempt
 
     def _send_attests(self, attempts: list[_Attempt], now: Instant) -> list[Transmit]:
+        # Quick repeats first: the CHALLENGE has shown that the peer is there. The wait before the
+        # next HELLO follows the long schedule, so a peer that never accepts is asked ever less.
+        steps = self._sends
         self._sends += 1
+        if self._sends >= self._config.attest_sends_max:
+            steps = max(steps, self._steps)
         self._sent_at = now
-        self._schedule(now)
+        self._schedule(steps, now)
         return [Transmit(self.peer.address, part) for one in attempts for part in one.datagrams]
 
-    def _schedule(self, now: Instant) -> None:
-        step = min(self._config.retry_initial_us << min(self._steps, 30), self._config.retry_max_us)
-        self._steps += 1
+    def _schedule(self, steps: int, now: Instant) -> None:
+        step = min(self._config.retry_initial_us << min(steps, 30), self._config.retry_max_us)
         spread = step * _JITTER_PERCENT // 100
         self.next_at = Instant(now + step - spread + self._entropy.jitter(2 * spread, now))

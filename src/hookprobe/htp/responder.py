@@ -194,16 +194,17 @@ class Responder:
         """
         check_handshake_header(header, 1)
         cookie, generation, suite, hello_hash = read_repeated(data)
+        _check_size(header, data, suite)
         source = _source(address)
         expires = self._cookies.expiry(cookie, generation, (source, suite, hello_hash), now)
         if expires is None:
             return [Dropped(DropReason.COOKIE)], None
         known = self._used.find(cookie)
         if known is not None:
-            # One answer for each whole ATTEST: the halves of a fragmented one count once.
-            again = known if header.frag_index == header.frag_last else ()
+            # Datagram for datagram: a half that was lost comes again when its half is repeated.
+            again = known if header.frag_last == 0 else known[header.frag_index :][:1]
             return [Transmit(address, part) for part in again], None
-        message = self._assemble(header, data, (cookie, suite), now)
+        message = self._assemble(header, data, cookie, now)
         if message is None:
             return [], None
         if not self._limiter.allow(prefix_of(source[:16]), now):
@@ -215,18 +216,8 @@ class Responder:
             return [Dropped(DropReason.HANDSHAKE)], None
         return self._decide(_Case(exchange, body, cookie, expires), address, now)
 
-    def _assemble(
-        self, header: Header, data: bytes, key: tuple[bytes, int], now: Instant
-    ) -> bytes | None:
-        cookie, suite = key
-        whole = ATTEST_BYTES[suite]
-        if whole <= DATAGRAM_BYTES:
-            count, size = 1, whole
-        else:
-            count, size = 2, (whole + ATTEST_REPEATED_BYTES) // 2
-        if header.frag_last != count - 1 or len(data) != size:
-            raise MalformedError(f"ATTEST: datagram of {len(data)} bytes, want {size}")
-        if count == 1:
+    def _assemble(self, header: Header, data: bytes, cookie: bytes, now: Instant) -> bytes | None:
+        if header.frag_last == 0:
             return data
         parts = self._parts.add(cookie, header.frag_index, data, now)
         return None if parts is None else join_message(parts, ATTEST_REPEATED_BYTES)
@@ -349,3 +340,13 @@ def has_precedence(link: Link, us: NodeId, silence_us: int, now: Instant) -> boo
 
 def _source(address: Address) -> bytes:
     return pack_host(address) + address.port.to_bytes(2)
+
+
+def _check_size(header: Header, data: bytes, suite: int) -> None:
+    whole = ATTEST_BYTES[suite]
+    if whole <= DATAGRAM_BYTES:
+        count, size = 1, whole
+    else:
+        count, size = 2, (whole + ATTEST_REPEATED_BYTES) // 2
+    if header.frag_last != count - 1 or len(data) != size:
+        raise MalformedError(f"ATTEST: datagram of {len(data)} bytes, want {size}")

@@ -253,5 +253,8 @@ def pair(
     world = World(weather)
     edge, validator = world.add("edge-1", config), world.add("validator-1", config)
     world.connect(edge, validator)
-    world.run(SECOND)
+    for _ in range(600):
+        world.run(SECOND)
+        if edge.endpoint.peers and validator.endpoint.peers:
+            break
     return world, edge, validator
