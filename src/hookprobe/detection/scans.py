@@ -10,6 +10,8 @@ scans) packets that belong to no handshake. Counting probes only keeps busy hone
 * Stray answers of a flood (from port 80 to random high ports) look like a scan by the victim.
   Packets without a handshake count only when they go to the lower port.
 * traceroute sends to ever higher UDP ports that nobody answers; its range is left out.
+* A sensor that starts late sees the keep-alive packets of idle connections, one per server: packets
+  without a handshake count towards the ports of one host only.
 * Known weakness: peer-to-peer clients knock at many dead peers, but on differing ports.
 """
 
@@ -52,7 +54,7 @@ class ScanDetector:
         port = (between.proto, between.dst_port)
         vertical = self._vertical.observe(pair, port, at)
         found = findings(Family.VERTICAL_SCAN, vertical, between)
-        if not self._may_be_outage(record):
+        if not self._may_be_honest(record):
             wide = (between.src.packed, *port)
             horizontal = self._horizontal.observe(wide, between.dst.packed, at)
             found += findings(Family.HORIZONTAL_SCAN, horizontal, between)
@@ -85,7 +87,10 @@ class ScanDetector:
             and flow.bytes_out <= self._config.probe_packet_bytes_max * flow.packets_out
         )
 
-    def _may_be_outage(self, flow: FlowSeen) -> bool:
+    def _may_be_honest(self, flow: FlowSeen) -> bool:
+        """Whether many hosts on this port may be an outage, or idle connections kept alive."""
+        if flow.outcome is Outcome.UNTRACKED:
+            return True
         return (
             flow.outcome is Outcome.UNANSWERED
             and flow.conversation.dst_port in _OUTAGE_PORTS
