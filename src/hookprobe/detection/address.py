@@ -16,6 +16,10 @@ from hookprobe.errors import MalformedError
 _CACHE_MAX = 1 << 16
 _TEXT_MAX = 64
 
+# 224.0.0.0/4 (RFC 5771) up to 240.0.0.0/4, and ff00::/8 (RFC 4291 section 2.7).
+_MULTICAST4, _RESERVED4, _MULTICAST6 = 224, 240, 0xFF
+_NOBODY = (bytes(4), b"\xff" * 4, bytes(16))
+
 HOME_NETWORKS = (
     "10.0.0.0/8",
     "172.16.0.0/12",
@@ -62,8 +66,10 @@ class Address:
     @property
     def is_group(self) -> bool:
         """Multicast, broadcast or unspecified: nobody in particular."""
-        parsed = ipaddress.ip_address(self.packed)
-        return parsed.is_multicast or parsed.is_unspecified or self.packed[-4:] == b"\xff" * 4
+        packed = self.packed
+        if len(packed) == 4:
+            return _MULTICAST4 <= packed[0] < _RESERVED4 or packed in _NOBODY
+        return packed[0] == _MULTICAST6 or packed in _NOBODY
 
     def network24(self) -> bytes:
         """Return the /24 (IPv4) or /64 (IPv6) network that the address is in."""

@@ -68,7 +68,10 @@ class EvidenceTable:
         if bucket is None:
             bucket = buckets[number] = _Bucket(at, at)
             if len(buckets) > self._buckets_max:
-                del buckets[min(buckets)]
+                oldest = min(buckets)
+                del buckets[oldest]
+                if oldest == number:
+                    return []
         bucket.weight += 1
         bucket.first, bucket.last = min(bucket.first, at), max(bucket.last, at)
         found = [Sighting(at, at, 1)] if bucket.hot else []
@@ -87,14 +90,17 @@ class EvidenceTable:
         return buckets
 
     def _heat(self, buckets: dict[int, _Bucket], number: int) -> list[Sighting]:
-        found = []
-        for left, right in ((number - 1, number), (number, number + 1)):
-            pair = [buckets[each] for each in (left, right) if each in buckets]
-            if not all(bucket.hot for bucket in pair) and self._crosses(pair):
-                for bucket in pair:
-                    if not bucket.hot:
-                        bucket.hot = True
-                        found.append(bucket.sighting())
+        bucket, found = buckets[number], []
+        for near in (number - 1, number + 1):
+            other = buckets.get(near)
+            if bucket.hot and (other is None or other.hot):
+                continue
+            pair = [bucket] if other is None else [bucket, other]
+            if self._crosses(pair):
+                for each in pair:
+                    if not each.hot:
+                        each.hot = True
+                        found.append(each.sighting())
         return found
 
     def _crosses(self, pair: list[_Bucket]) -> bool:

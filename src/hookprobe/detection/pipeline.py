@@ -274,6 +274,6 @@ def _examine(lane: _Lane, record: Activity) -> list[Finding]:
     for detector in lane.detectors:
         found += detector.observe(record)
         # A flood's forged sources would push real scanners out of the scan tables.
-        if any(finding.family in _FORGED for finding in found):
+        if found and any(finding.family in _FORGED for finding in found):
             break
     return found
