@@ -10,6 +10,7 @@ from hookprobe.wire.instant import Instant
 
 EARLY_PACKETS = 100  # while the peer's window is small, every second packet is acknowledged
 EARLY_EVERY = 2
+GAP_MAX = 2**31  # a peer that jumps further has what lies behind forgotten; gaps are 32 bits wide
 
 
 class AckTracker:
@@ -66,6 +67,8 @@ class AckTracker:
         low = high = number
         kept = []
         for first, last in self.ranges:
+            if last + GAP_MAX < number:
+                break
             if last + 1 < low or first - 1 > high:
                 kept.append((first, last))
             else:

@@ -466,9 +466,9 @@ class Endpoint:
 
     def _settle(self, link: Link, now: Instant) -> list[Effect]:
         """After a link acted: end it, renew its keys, or send and set its timer."""
+        effects = link.flush(now) if link.ended is None else []
         if link.ended is not None:
-            return self._end(link, link.ended, now)
-        effects = link.flush(now)
+            return effects + self._end(link, link.ended, now)
         dial = self._dials.find(link.peer)
         if link.renewal_due and dial is not None and dial.state is DialState.ESTABLISHED:
             link.renewal_due = False

@@ -8,6 +8,7 @@ heartbeats and renews keys, the answering end checks resonance and reports trust
 
 from typing import NamedTuple
 
+from hookprobe.crypto.sealing import COUNTER_MAX
 from hookprobe.errors import MalformedError
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.channels import Channel
@@ -56,6 +57,8 @@ from hookprobe.wire.instant import SECOND, Instant
 PROBES_UNANSWERED_MAX = 3
 HEARTBEAT_S_RANGE = range(15, 121)
 STREAM_ID_BYTES = 6
+REKEY_AFTER_PACKETS = COUNTER_MAX - 2**20
+REJECT_AFTER_PACKETS = COUNTER_MAX - 2**10
 
 _REKEY_SPREAD_PERCENT = 10
 _SESSION_FLAGS = FLAG_ACK_ELICITING | FLAG_RES_FRESH
@@ -313,7 +316,13 @@ class Link:
     def flush(self, now: Instant) -> list[Effect]:
         """Send what the congestion window, the credit and the path allow; then a due ACK."""
         out: list[Effect] = []
-        while not self._recovery.blocked and self._path.may_send(DATAGRAM_BYTES):
+        if self.session.next_number >= REKEY_AFTER_PACKETS:
+            self._wear()
+        while (
+            self.ended is None
+            and not self._recovery.blocked
+            and self._path.may_send(DATAGRAM_BYTES)
+        ):
             fragment = self._outbox.take()
             if fragment is None:
                 break
@@ -322,6 +331,12 @@ class Link:
         if due is not None and now >= due:
             out.append(self._send_ack(now))
         return out
+
+    def _wear(self) -> None:
+        """Renew keys whose packet numbers run out; end the session if that came to nothing."""
+        self.renewal_due = True
+        if self.session.next_number >= REJECT_AFTER_PACKETS:
+            self.ended = DownReason.EXPIRED
 
     def _ack_deadline(self) -> Instant | None:
         # An acknowledgement that an unproven path has no room for waits for the path, not a timer.
@@ -353,7 +368,7 @@ class Link:
             min(self._inbox.credit >> 10, 0xFFFFFFFF),
             self.trust if answering else 0,
             self._tools.config.heartbeat_s if answering else 0,
-            ACK_REATTEST if answering and self._reattest_at is not None else 0,
+            ACK_REATTEST if answering and (self._reattest_at or self.renewal_due) else 0,
             self._probe_echo,
             tuple(acks.ranges),
         )

@@ -1,0 +1,518 @@
+"""What an attacker may try against a session; the numbers are those of the attack list."""
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.htp.htp_pair import Host, Weather, World, pair
+
+from hookprobe.crypto import sealing
+from hookprobe.htp.channels import Channel
+from hookprobe.htp.config import HtpConfig
+from hookprobe.htp.effects import (
+    Address,
+    DownReason,
+    Dropped,
+    DropReason,
+    Effect,
+    MessageReceived,
+    PeerMoved,
+    ResonanceMismatch,
+    SessionDown,
+    SessionRenewed,
+    SessionUp,
+    Transmit,
+    TrustReported,
+)
+from hookprobe.htp.link import REJECT_AFTER_PACKETS, REKEY_AFTER_PACKETS
+from hookprobe.htp.messages import (
+    Ack,
+    CloseCode,
+    FragmentHeader,
+    Vitals,
+    encode_ack,
+    encode_close,
+    encode_fragment_header,
+    encode_heartbeat,
+    message_tag,
+)
+from hookprobe.htp.packet import PacketType, decode_header
+from hookprobe.wire.instant import HOUR, MINUTE, SECOND, Instant
+
+
+def sent(effects: list[Effect]) -> list[bytes]:
+    return [one.data for one in effects if isinstance(one, Transmit)]
+
+
+def messages(effects: list[Effect]) -> list[bytes]:
+    return [one.data for one in effects if isinstance(one, MessageReceived)]
+
+
+def data_packet(world: World, sender: Host, peer: Host, text: bytes) -> bytes:
+    """Let `sender` seal a message without putting it on the link."""
+    effects = sender.endpoint.send(peer.name, Channel.TER, text, world.now)
+    (packet,) = sent(effects)
+    return packet
+
+
+def seal_as(host: Host, peer: Host, kind: PacketType, payload: bytes, world: World) -> bytes:
+    """Seal any payload under the session keys of `host`: what a hostile peer can do."""
+    link = host.endpoint._links[peer.name]
+    return link.session.seal(kind, payload, world.now)
+
+
+def calm() -> tuple[World, Host, Host]:
+    world, edge, validator = pair()
+    world.run(2 * SECOND)
+    return world, edge, validator
+
+
+def test_21_replayed_packets_are_dropped_and_late_ones_delivered_in_order() -> None:
+    world, edge, validator = calm()
+    packets = [data_packet(world, edge, validator, b"%d" % number) for number in range(5)]
+    got: list[bytes] = []
+    for index in (2, 0, 0, 1, 4, 3, 2):
+        effects = validator.endpoint.receive_datagram(packets[index], edge.address, world.now)
+        got += messages(effects)
+        validator.effects += effects
+    assert got == [b"0", b"1", b"2", b"3", b"4"]
+    assert validator.drops() == [DropReason.REPLAY, DropReason.REPLAY]
+
+
+def test_22_a_packet_reflected_to_its_sender_is_dropped() -> None:
+    world, edge, validator = calm()
+    packet = data_packet(world, edge, validator, b"boomerang")
+    effects = edge.endpoint.receive_datagram(packet, validator.address, world.now)
+    assert messages(effects) == []
+    assert Dropped(DropReason.UNKNOWN_TOKEN) in effects
+    # Even with the token rewritten, the keys of the directions differ.
+    token = edge.endpoint._links[validator.name].session.names.local_token
+    rewritten = packet[:12] + token + packet[20:]
+    effects = edge.endpoint.receive_datagram(rewritten, validator.address, world.now)
+    assert effects == [Dropped(DropReason.SEAL)]
+
+
+@pytest.mark.parametrize("offset", range(32))
+def test_23_every_header_byte_is_bound(offset: int) -> None:
+    world, edge, validator = calm()
+    packet = data_packet(world, edge, validator, b"header")
+    for bit in (1, 16, 128):
+        changed = packet[:offset] + bytes((packet[offset] ^ bit,)) + packet[offset + 1 :]
+        effects = validator.endpoint.receive_datagram(changed, edge.address, world.now)
+        assert messages(effects) == []
+        assert any(isinstance(effect, Dropped) for effect in effects)
+    effects = validator.endpoint.receive_datagram(packet, edge.address, world.now)
+    assert messages(effects) == [b"header"]
+
+
+def test_23_every_sealed_byte_is_bound() -> None:
+    world, edge, validator = calm()
+    packet = data_packet(world, edge, validator, b"sealed")
+    for offset in range(32, len(packet)):
+        changed = packet[:offset] + bytes((packet[offset] ^ 4,)) + packet[offset + 1 :]
+        effects = validator.endpoint.receive_datagram(changed, edge.address, world.now)
+        assert effects == [Dropped(DropReason.SEAL)]
+
+
+def test_24_jumps_of_the_packet_number_by_outsiders_move_nothing() -> None:
+    world, edge, validator = calm()
+    packet = data_packet(world, edge, validator, b"jump")
+    for number in (2**63, 2**64 - 1, 2**64 - 2):
+        forged = packet[:20] + number.to_bytes(8) + packet[28:]
+        effects = validator.endpoint.receive_datagram(forged, edge.address, world.now)
+        assert effects in ([Dropped(DropReason.SEAL)], [Dropped(DropReason.REPLAY)])
+    effects = validator.endpoint.receive_datagram(packet, edge.address, world.now)
+    assert messages(effects) == [b"jump"]
+
+
+def test_24_a_peer_that_jumps_far_ahead_keeps_working() -> None:
+    world, edge, validator = calm()
+    session = edge.endpoint._links[validator.name].session
+    session._sealing.counter = 2**47
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"far", world.now))
+    world.run(SECOND)
+    assert validator.messages() == [b"far"]
+
+
+def test_25_no_nonce_is_ever_used_twice_under_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[tuple[bytes, bytes]] = []
+    config = HtpConfig(rekey_us=20 * SECOND, reject_after_us=MINUTE)
+    world, edge, validator = pair(config, Weather(loss=150, jitter_us=20_000, seed=5))
+    original = sealing.SealingKey.seal
+
+    def watched(
+        self: sealing.SealingKey, counter: int, plaintext: bytes, associated: bytes
+    ) -> bytes:
+        used.append((self._key, self._salt + counter.to_bytes(8)))
+        return original(self, counter, plaintext, associated)
+
+    monkeypatch.setattr(sealing.SealingKey, "seal", watched)
+    for number in range(400):
+        for host, peer in ((edge, validator), (validator, edge)):
+            world.execute(
+                host, host.endpoint.send(peer.name, Channel.TER, b"%d" % number, world.now)
+            )
+        world.run(200_000)
+    assert len(used) > 1500
+    assert len({key for key, _ in used}) >= 6
+    assert len(set(used)) == len(used)
+
+
+def bad_acks() -> dict[str, bytes]:
+    good = Ack(0, 0, 1024, 0xFFFF, 30, 0, bytes(8), ((0, 0),))
+    unsent = good._replace(ranges=((0, 10**6),))
+    wire = encode_ack(good)
+    return {
+        "of packets never sent": encode_ack(unsent),
+        "of the largest number": encode_ack(good._replace(ranges=((2**64 - 5, 2**64 - 1),))),
+        "an empty range": wire[:-4] + bytes(4),
+        "below packet zero": wire[:-4] + (7).to_bytes(4),
+        "unknown flags": wire[:24] + b"\xff" + wire[25:],
+        "truncated": wire[:-1],
+        "extended": wire + b"\0",
+        "too many ranges": wire[:25] + b"\x21" + wire[26:] + b"\0\0\0\1" * 66,
+    }
+
+
+@pytest.mark.parametrize("case", sorted(bad_acks()))
+def test_26_a_forged_or_optimistic_ack_ends_the_session(case: str) -> None:
+    world, edge, validator = calm()
+    packet = seal_as(edge, validator, PacketType.ACK, bad_acks()[case], world)
+    world.execute(validator, validator.endpoint.receive_datagram(packet, edge.address, world.now))
+    assert validator.of(SessionDown) == [SessionDown(edge.name, DownReason.PROTOCOL)]
+    world.run(SECOND)
+    assert edge.of(SessionDown) == [SessionDown(validator.name, DownReason.CLOSED_BY_PEER)]
+
+
+def fragment(header: FragmentHeader, piece: bytes) -> bytes:
+    return encode_fragment_header(header) + piece
+
+
+GOOD = FragmentHeader(Channel.TER, 0, 0, 1, message_tag(b"piece"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (PacketType.DATA, b"short"),
+        (PacketType.DATA, fragment(GOOD._replace(kind=0x2F), b"piece")),
+        (PacketType.DATA, fragment(GOOD._replace(kind=0x31), b"piece")),
+        (PacketType.DATA, fragment(GOOD._replace(chunks=0), b"piece")),
+        (PacketType.DATA, fragment(GOOD._replace(chunks=129), b"piece")),
+        (PacketType.DATA, fragment(GOOD._replace(chunk_index=1), b"piece")),
+        (PacketType.DATA, fragment(GOOD, b"another piece")),
+        (PacketType.DATA, b"\x01\x01" + fragment(GOOD, b"piece")[2:]),
+        (PacketType.HEARTBEAT, b"short"),
+        (PacketType.HEARTBEAT, encode_heartbeat(bytes(8), Vitals()) + b"x"),
+        (PacketType.CLOSE, b"\0\0\x05text"),
+        (PacketType.CLOSE, b"\0\0\x02\xff\xff"),
+    ],
+)
+def test_26_any_malformed_body_of_a_peer_ends_the_session(kind: PacketType, payload: bytes) -> None:
+    world, edge, validator = calm()
+    link = edge.endpoint._links[validator.name]
+    if kind is PacketType.HEARTBEAT:
+        link.session.resonance = b"".join(
+            edge.weights.respond(link.session.exporter + link.session.transcript)
+        )
+    packet = link.session.seal(kind, payload, world.now)
+    effects = validator.endpoint.receive_datagram(packet, edge.address, world.now)
+    assert SessionDown(edge.name, DownReason.PROTOCOL) in effects
+
+
+def test_27_a_nat_rebinding_is_followed_after_a_probe() -> None:
+    world, edge, validator = calm()
+    moved = Address("10.0.0.1", 61_000)
+    world.moved[edge.address] = moved
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"here", world.now))
+    world.run(2 * SECOND)
+    assert validator.of(PeerMoved) == [PeerMoved(edge.name, moved)]
+    world.execute(validator, validator.endpoint.send(edge.name, Channel.TER, b"there", world.now))
+    world.run(2 * SECOND)
+    assert edge.messages() == [b"there"]
+
+
+def test_27_a_forwarded_copy_moves_the_session_for_seconds_at_most() -> None:
+    world, edge, validator = calm()
+    thief = Address("203.0.113.5", 5)
+    packet = data_packet(world, edge, validator, b"copied")
+    # The attacker's copy arrives first, the true one is then a replay.
+    world.execute(validator, validator.endpoint.receive_datagram(packet, thief, world.now))
+    assert validator.endpoint._links[edge.name].address == thief
+    stolen = [
+        effect.data
+        for effect in validator.effects
+        if isinstance(effect, Transmit) and effect.address == thief
+    ]
+    assert sum(map(len, stolen)) <= 3 * len(packet)
+    # The edge's next packet takes the session back.
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"mine", world.now))
+    world.run(SECOND)
+    assert validator.endpoint._links[edge.name].address == edge.address
+    assert validator.of(PeerMoved) == []
+
+
+def test_27_an_address_that_stays_silent_loses_the_session_and_gets_three_times_at_most() -> None:
+    world, edge, validator = calm()
+    thief = Address("203.0.113.5", 5)
+    packet = data_packet(world, edge, validator, b"copied")
+    world.execute(validator, validator.endpoint.receive_datagram(packet, thief, world.now))
+    for number in range(200):
+        world.execute(
+            validator,
+            validator.endpoint.send(edge.name, Channel.MODEL, b"%d" % number * 400, world.now),
+        )
+    world.run(9 * SECOND)
+    stolen = [data for _, target, data in world.wire if target == thief]
+    assert 0 < sum(map(len, stolen)) <= 3 * len(packet)
+    world.run(20 * SECOND)
+    assert len(edge.messages()) == 200
+    assert validator.endpoint._links[edge.name].address == edge.address
+
+
+def test_27_an_old_packet_from_elsewhere_moves_nothing() -> None:
+    world, edge, validator = calm()
+    old = data_packet(world, edge, validator, b"old")
+    new = data_packet(world, edge, validator, b"new")
+    validator.endpoint.receive_datagram(new, edge.address, world.now)
+    effects = validator.endpoint.receive_datagram(old, Address("203.0.113.5", 5), world.now)
+    assert messages(effects) == [b"old", b"new"]
+    assert validator.endpoint._links[edge.name].address == edge.address
+
+
+def test_28_a_restarted_validator_resets_the_session_and_the_edge_returns() -> None:
+    world, edge, validator = calm()
+    validator.boot(world.now)
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"lost", world.now))
+    world.run(5 * SECOND)
+    assert edge.of(SessionDown) == [SessionDown(validator.name, DownReason.RESET)]
+    assert validator.endpoint.peers == (edge.name,)
+    assert len(edge.of(SessionUp)) == 2
+
+
+def test_28_a_wrong_reset_token_is_dropped_and_resets_do_not_loop() -> None:
+    world, edge, validator = calm()
+    packet = data_packet(world, edge, validator, b"trigger")
+    validator.boot(world.now)
+    (reset,) = sent(validator.endpoint.receive_datagram(packet, edge.address, world.now))
+    assert len(reset) < len(packet)
+    wrong = reset[:-1] + bytes((reset[-1] ^ 1,))
+    assert edge.endpoint.receive_datagram(wrong, validator.address, world.now) == [
+        Dropped(DropReason.RESET)
+    ]
+    assert sent(validator.endpoint.receive_datagram(reset, edge.address, world.now)) == []
+    stranger = World().add("validator-1")
+    assert sent(stranger.endpoint.receive_datagram(reset, edge.address, world.now)) == []
+    world.execute(edge, edge.endpoint.receive_datagram(reset, validator.address, world.now))
+    assert edge.of(SessionDown) == [SessionDown(validator.name, DownReason.RESET)]
+
+
+def test_28_resets_are_limited_per_prefix() -> None:
+    world, edge, validator = calm()
+    junk = [b"\x00\x02\x00\x10" + number.to_bytes(8) * 20 for number in range(50)]
+    answered = sum(
+        len(sent(validator.endpoint.receive_datagram(data, edge.address, world.now)))
+        for data in junk
+    )
+    assert answered == validator.config.reset_rate_per_s
+
+
+def test_29_a_replayed_close_and_one_of_an_older_session_end_nothing() -> None:
+    world, edge, validator = calm()
+    closing = seal_as(edge, validator, PacketType.CLOSE, encode_close(CloseCode.NORMAL), world)
+    world.execute(edge, edge.endpoint.close(validator.name, world.now))
+    world.run(SECOND)
+    assert validator.of(SessionDown) == [SessionDown(edge.name, DownReason.CLOSED_BY_PEER)]
+    world.connect(edge, validator)
+    world.run(2 * SECOND)
+    assert validator.endpoint.peers == (edge.name,)
+    effects = validator.endpoint.receive_datagram(closing, edge.address, world.now)
+    assert Dropped(DropReason.UNKNOWN_TOKEN) in effects
+    token = validator.endpoint._links[edge.name].session.names.local_token
+    moved = closing[:12] + token + closing[20:]
+    effects = validator.endpoint.receive_datagram(moved, edge.address, world.now)
+    assert effects == [Dropped(DropReason.REPLAY)] or effects == [Dropped(DropReason.SEAL)]
+    assert validator.endpoint.peers == (edge.name,)
+
+
+def test_29_a_close_under_retired_keys_ends_nothing() -> None:
+    world, edge, validator = calm()
+    old = edge.endpoint._links[validator.name].session
+    edge.endpoint._links[validator.name].renewal_due = True
+    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
+    world.run(2 * SECOND)
+    assert edge.of(SessionRenewed) == [SessionRenewed(validator.name)]
+    late = old.seal(PacketType.CLOSE, encode_close(CloseCode.NORMAL), world.now)
+    assert validator.endpoint.receive_datagram(late, edge.address, world.now) == []
+    assert validator.endpoint.peers == (edge.name,)
+    world.run(31 * SECOND)
+    assert len(validator.endpoint._sessions) == 1
+
+
+@pytest.mark.parametrize("kind", ["another session's", "stale", "invented"])
+def test_30_a_beacon_that_is_not_the_peers_costs_trust_and_asks_for_a_new_attest(
+    kind: str,
+) -> None:
+    world, edge, validator = calm()
+    link = edge.endpoint._links[validator.name]
+    beacon = {
+        "another session's": b"".join(edge.weights.respond(b"other" * 12)),
+        "stale": b"".join(edge.weights.respond(bytes(64))),
+        "invented": b"\x01" * 64,
+    }[kind]
+    link.session.resonance = beacon
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"odd", world.now))
+    world.run(3 * SECOND)
+    assert validator.of(ResonanceMismatch) == [ResonanceMismatch(edge.name)]
+    # An honest edge renews at once and is whole again.
+    assert edge.of(SessionRenewed) == [SessionRenewed(validator.name)]
+    world.run(2 * MINUTE)
+    assert validator.of(SessionDown) == []
+
+
+def test_30_an_edge_whose_weights_no_longer_match_loses_its_session() -> None:
+    world, edge, validator = calm()
+    edge.weights.fingerprint = b"t" * 64
+    world.run(3 * MINUTE)
+    assert validator.of(ResonanceMismatch) == [ResonanceMismatch(edge.name)]
+    assert validator.of(SessionDown) == [SessionDown(edge.name, DownReason.RESONANCE)]
+    assert validator.endpoint.peers == ()
+
+
+def test_30_unchecked_peers_may_carry_any_fresh_beacon() -> None:
+    world = World()
+    edge, validator = world.add("edge-1"), world.add("validator-1")
+    world.book.entries[edge.name] = edge.enlist(checked=False)
+    world.connect(edge, validator)
+    world.run(SECOND)
+    edge.weights.fingerprint = b"t" * 64
+    world.run(3 * MINUTE)
+    assert validator.of(ResonanceMismatch) == []
+    assert validator.endpoint.peers == (edge.name,)
+
+
+def test_31_trust_flows_from_the_answering_end_only() -> None:
+    world, edge, validator = calm()
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"x", world.now))
+    validator.endpoint.grade(edge.name, 1000)
+    world.run(MINUTE)
+    assert edge.of(TrustReported) == [
+        TrustReported(validator.name, 0xFFFF),
+        TrustReported(validator.name, 1000),
+    ]
+    claim = Ack(0, 0, 1024, 0xFFFF, 15, 1, bytes(8), ((0, 0),))
+    packet = seal_as(edge, validator, PacketType.ACK, encode_ack(claim), world)
+    validator.effects.clear()
+    world.execute(validator, validator.endpoint.receive_datagram(packet, edge.address, world.now))
+    link = validator.endpoint._links[edge.name]
+    assert (link.trust, link._heartbeat_s, link.renewal_due) == (1000, 30, False)
+    assert validator.effects == []
+
+
+def test_32_ten_hours_of_sleep_cost_a_handshake() -> None:
+    world, edge, validator = calm()
+    world.now = Instant(world.now + 10 * HOUR)
+    world.run(10 * SECOND)
+    assert edge.of(SessionDown)[0] in (
+        SessionDown(validator.name, DownReason.EXPIRED),
+        SessionDown(validator.name, DownReason.IDLE),
+    )
+    assert edge.endpoint.peers == (validator.name,)
+    assert validator.endpoint.peers == (edge.name,)
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"awake", world.now))
+    world.run(SECOND)
+    assert validator.messages() == [b"awake"]
+
+
+def test_32_a_clock_set_back_does_not_put_timers_to_sleep() -> None:
+    world, edge, validator = calm()
+    world.now = Instant(world.now - 10 * HOUR)
+    for host in (edge, validator):
+        world.execute(host, host.endpoint.handle_timeout(world.now))
+        due = host.endpoint.next_timeout()
+        assert due is not None
+        assert due <= world.now + 2 * MINUTE
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"back", world.now))
+    world.run(5 * MINUTE)
+    assert validator.messages() == [b"back"]
+    assert edge.of(SessionDown) == []
+
+
+def test_32_packets_under_dead_keys_are_not_opened() -> None:
+    world, edge, validator = calm()
+    packet = data_packet(world, edge, validator, b"late")
+    later = Instant(world.now + validator.config.reject_after_us)
+    effects = validator.endpoint.receive_datagram(packet, edge.address, later)
+    assert effects == [Dropped(DropReason.EXPIRED)]
+
+
+def test_a_peer_that_vanishes_is_noticed_and_awaited() -> None:
+    world, edge, validator = calm()
+    world.intercept = lambda *_: None
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"hello?", world.now))
+    world.run(MINUTE)
+    assert edge.of(SessionDown) == [SessionDown(validator.name, DownReason.SILENT)]
+    world.run(2 * MINUTE)
+    assert validator.of(SessionDown) == [SessionDown(edge.name, DownReason.IDLE)]
+    world.intercept = None
+    world.run(2 * MINUTE)
+    assert edge.endpoint.peers == (validator.name,)
+
+
+def test_a_quiet_session_stays_up_on_heartbeats_alone() -> None:
+    world, edge, validator = calm()
+    before = len(world.wire)
+    world.run(10 * MINUTE)
+    assert edge.of(SessionDown) == validator.of(SessionDown) == []
+    beats = [
+        data
+        for source, _, data in world.wire[before:]
+        if source == edge.address and decode_header(data).kind is PacketType.HEARTBEAT
+    ]
+    assert 20 <= len(beats) <= 31
+
+
+def test_failed_openings_wear_a_session_out() -> None:
+    config = replace(HtpConfig(), failed_open_max=20)
+    world, edge, validator = pair(config)
+    world.run(SECOND)
+    packet = data_packet(world, edge, validator, b"x")
+    for _ in range(20):
+        forged = packet[:-1] + bytes((packet[-1] ^ 1,))
+        world.execute(
+            validator, validator.endpoint.receive_datagram(forged, edge.address, world.now)
+        )
+    assert validator.of(SessionDown) == [SessionDown(edge.name, DownReason.EXPIRED)]
+
+
+def test_used_up_packet_numbers_renew_the_keys_in_time() -> None:
+    world, edge, validator = calm()
+    for host, peer in ((edge, validator), (validator, edge)):
+        host.endpoint._links[peer.name].session._sealing.counter = REKEY_AFTER_PACKETS - 20
+    for number in range(40):
+        world.execute(
+            edge, edge.endpoint.send(validator.name, Channel.TER, b"%d" % number, world.now)
+        )
+        world.run(SECOND)
+    for number in range(40, 200):
+        world.execute(
+            edge, edge.endpoint.send(validator.name, Channel.TER, b"%d" % number, world.now)
+        )
+    world.run(10 * SECOND)
+    assert validator.messages() == [b"%d" % number for number in range(200)]
+    assert edge.of(SessionRenewed) != []
+
+
+def test_an_answering_end_whose_numbers_run_out_asks_for_new_keys() -> None:
+    world, edge, validator = calm()
+    validator.endpoint._links[edge.name].session._sealing.counter = REKEY_AFTER_PACKETS
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"go", world.now))
+    world.run(3 * SECOND)
+    assert edge.of(SessionRenewed) == [SessionRenewed(validator.name)]
+    assert validator.endpoint._links[edge.name].session.next_number < 100
+
+
+def test_used_up_packet_numbers_end_a_session_that_was_not_renewed() -> None:
+    world, edge, validator = calm()
+    edge.endpoint._links[validator.name].session._sealing.counter = REJECT_AFTER_PACKETS
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"go", world.now))
+    assert edge.of(SessionDown) == [SessionDown(validator.name, DownReason.EXPIRED)]
