@@ -51,7 +51,7 @@ _LEVELS: dict[type[object], Level] = {
     ledger.CheckpointProposed: Level.DEBUG,
     ledger.Voted: Level.DEBUG,
     ledger.CertificateFormed: Level.DEBUG,
-    ledger.ViewChanged: Level.INFO,
+    ledger.ViewChanged: Level.DEBUG,
     ledger.CheckpointFinalized: Level.INFO,
     ledger.EpochCompleted: Level.INFO,
     ledger.QuorumLost: Level.ERROR,

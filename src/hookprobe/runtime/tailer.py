@@ -30,6 +30,21 @@ class Rotated:
     inode: int
 
 
+def end_of(path: Path) -> tuple[int, int]:
+    """Return inode and size of a file, (0, 0) where there is none yet.
+
+    Raises:
+        HostError: It is there but cannot be looked at.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}", hint="check the sensor's log file") from error
+    return found.st_ino, found.st_size
+
+
 class Tailer:
     """Follows one path.
 

@@ -16,8 +16,8 @@ from typing import NoReturn, TypeAlias
 from hookprobe.errors import LimitExceededError, MalformedError
 from hookprobe.wire.identifiers import INTEGER_MAX
 
-Json: TypeAlias = "str | int | bool | list[Json] | dict[str, Json] | None"
-JsonObject: TypeAlias = "dict[str, Json]"
+Json: TypeAlias = str | int | bool | list["Json"] | dict[str, "Json"] | None
+JsonObject: TypeAlias = dict[str, Json]
 
 DEPTH_MAX = 8
 SIZE_MAX_BYTES = 1 << 20
@@ -99,12 +99,12 @@ def _check_nesting(text: str) -> None:
     if text.count("[") + text.count("{") <= _BRACKETS_HARMLESS:
         return
     depth = 0
-    for token in _BRACKET_OR_TEXT.findall(text):
-        if token in "[{":
+    for mark in _BRACKET_OR_TEXT.findall(text):
+        if mark in "[{":
             depth += 1
             if depth > DEPTH_MAX:
                 raise LimitExceededError(f"canonical JSON: deeper than {DEPTH_MAX} levels")
-        elif token in "]}":
+        elif mark in "]}":
             depth -= 1
 
 

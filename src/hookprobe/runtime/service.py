@@ -1,0 +1,211 @@
+"""Run a node as a process: its folder, its ledger, its socket, its sensors, until told to stop."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hookprobe.config.load import Config
+from hookprobe.detection.config import DetectionConfig
+from hookprobe.detection.event import Format, Sensor
+from hookprobe.dsm.certificate import quorum
+from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.genesis import decode_genesis
+from hookprobe.errors import ConfigError, HostError
+from hookprobe.htp.config import HtpConfig
+from hookprobe.htp.effects import Address
+from hookprobe.identity.directory import parse_address
+from hookprobe.node.build import Documents, Parts, Settings, build_edge, build_validator
+from hookprobe.node.edge import EdgeNode
+from hookprobe.node.host import Node
+from hookprobe.node.observations import Observation
+from hookprobe.node.sensors import Place
+from hookprobe.runtime import folders, status
+from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.driver import Driver
+from hookprobe.runtime.egress import EgressRecord
+from hookprobe.runtime.logs import JsonLog, Level
+from hookprobe.runtime.sqlite_store import SqliteStore
+from hookprobe.runtime.tailer import Chunk, Tailer, end_of
+from hookprobe.runtime.udp import UdpSocket
+from hookprobe.wire.instant import MILLISECOND
+
+TAIL_EVERY_S = 0.05
+STATUS_EVERY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Process:
+    """The parts of a running node."""
+
+    driver: Driver
+    socket: UdpSocket
+    board: status.StatusBoard
+    clock: Clock
+    state: Path
+
+
+def settings_of(config: Config) -> Settings:
+    """Turn the operator's settings into those of the rooms."""
+    retry_us = config.integer("htp.retry_initial_ms") * MILLISECOND
+    ledger = LedgerConfig(
+        cut_grace_us=config.integer("dsm.propose_grace_ms") * MILLISECOND,
+        view_timeout_us=config.integer("dsm.view_timeout_ms") * MILLISECOND,
+    )
+    answering = config.text("dsm.node.role") == "validator"
+    transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
+    home = config.texts("sensors.home_networks")
+    detection = DetectionConfig(home_networks=home) if home else DetectionConfig()
+    return Settings(ledger, transport, detection)
+
+
+def sensors_of(config: Config) -> dict[str, Sensor]:
+    """Return the sensor files to follow: path to what writes it."""
+    found = {
+        str(config.folder / path): Sensor("suricata") for path in config.texts("sensors.suricata")
+    }
+    for path in config.texts("sensors.zeek"):
+        log = Path(path).name.partition(".")[0]
+        found[str(config.folder / path)] = Sensor("zeek", _zeek_format(config.folder / path), log)
+    return found
+
+
+def _zeek_format(path: Path) -> Format:
+    try:
+        with path.open("rb") as file:
+            return Format.ZEEK_TSV if file.read(1) == b"#" else Format.ZEEK_JSON
+    except OSError:
+        return Format.ZEEK_TSV  # Zeek's own default, for a file that is yet to come
+
+
+def run(config: Config, role: str, log: JsonLog) -> None:
+    """Run the node of `config` until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: The settings are those of another role or node.
+        HostError: Disk, socket or store failed.
+        RemoteError: A document of the node's folder does not hold.
+    """
+    if config.text("dsm.node.role") != role:
+        raise ConfigError(
+            [f"dsm.node.role: is {config.text('dsm.node.role')}, not {role}"],
+            hint=f"run: hookprobe {config.text('dsm.node.role')} run",
+        )
+    asyncio.run(_run(config, role, log))
+
+
+async def _run(config: Config, role: str, log: JsonLog) -> None:
+    folder = folders.read_node(config.file("identity.path"))
+    if folder.secrets.node != config.text("dsm.node.id"):
+        raise ConfigError(
+            [f"dsm.node.id: is {config.text('dsm.node.id')}, the key file is of another node"]
+        )
+    state = config.file("state.path")
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = SqliteStore(state)
+    egress = _egress(config)
+    clock = Clock()
+    try:
+        documents = Documents(folder.secrets, folder.enrolment, folder.genesis, folder.directory)
+        parts = Parts(store, secrets.token_bytes, clock.now())
+        sensors = sensors_of(config) if role == "edge" else {}
+        node = _build(role, documents, settings_of(config), parts, sensors)
+        validators = len(decode_genesis(folder.genesis).validators)
+        board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators))
+        socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
+        driver = Driver(node, socket, store, clock, _both(log.report, board.report), egress)
+        log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
+        process = _Process(driver, socket, board, clock, state)
+        await _serve(process, node, sensors, config.text("sensors.start"))
+        log.event("Stopped", Level.INFO, node=folder.secrets.node)
+    finally:
+        store.close()
+        if egress is not None:
+            egress.close()
+
+
+def _egress(config: Config) -> EgressRecord | None:
+    path = config.text("egress.path")
+    return EgressRecord(config.folder / path) if path else None
+
+
+def _build(
+    role: str,
+    documents: Documents,
+    settings: Settings,
+    parts: Parts,
+    sensors: Mapping[str, Sensor],
+) -> Node:
+    if role == "edge":
+        return build_edge(documents, settings, parts, sensors)
+    return build_validator(documents, settings, parts)
+
+
+def _both(
+    first: Callable[[Observation], None], second: Callable[[Observation], None]
+) -> Callable[[Observation], None]:
+    def report(observation: Observation) -> None:
+        first(observation)
+        second(observation)
+
+    return report
+
+
+async def _serve(process: _Process, node: Node, sensors: Mapping[str, Sensor], start: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    helpers = [asyncio.create_task(_write_status(process))]
+    if isinstance(node, EdgeNode):
+        helpers += [asyncio.create_task(_follow(process, node, path, start)) for path in sensors]
+    running = asyncio.create_task(process.driver.run(stop))
+    try:
+        # Whoever ends first decides: a failed helper stops the node, with its error.
+        await asyncio.wait([running, *helpers], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        for helper in helpers:
+            if helper.done():
+                helper.result()
+        await running
+    finally:
+        for task in (running, *helpers):
+            task.cancel()
+        _write_board(process)
+
+
+async def _follow(process: _Process, node: EdgeNode, path: str, start: str) -> None:
+    if node.place(path).inode == 0 and start == "end":
+        node.begin_at(path, Place(*end_of(Path(path))))
+    place = node.place(path)
+    tailer = Tailer(Path(path), inode=place.inode, position=place.offset)
+    try:
+        while True:
+            events = tailer.read()
+            for event in events:
+                now = process.clock.now()
+                if isinstance(event, Chunk):
+                    process.driver.execute(node.receive_bytes(path, event.data, now))
+                else:
+                    process.driver.execute(node.receive_rotation(path, event.inode, now))
+            # A storm must not starve the network: give way after every chunk.
+            await asyncio.sleep(0 if events else TAIL_EVERY_S)
+    finally:
+        tailer.close()
+
+
+async def _write_status(process: _Process) -> None:
+    while True:
+        _write_board(process)
+        await asyncio.sleep(STATUS_EVERY_S)
+
+
+def _write_board(process: _Process) -> None:
+    # A status that cannot be written is no reason to stop protecting; the next try may work.
+    with contextlib.suppress(HostError):
+        document = process.board.document(process.clock.now(), process.socket.sent_bytes)
+        status.write(process.state, document)
