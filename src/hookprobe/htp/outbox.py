@@ -97,17 +97,26 @@ def cut(message: OutMessage) -> Iterator[Fragment]:
 
 
 class _Lane:
-    """The messages of one priority, in order, and the next fragment."""
+    """The messages of one priority: lost fragments, the next new one, and what follows."""
 
-    __slots__ = ("head", "pieces", "waiting")
+    __slots__ = ("head", "lost", "pieces", "waiting")
 
     def __init__(self) -> None:
+        self.lost: deque[Fragment] = deque()
         self.waiting: deque[OutMessage] = deque()
         self.pieces: Iterator[Fragment] = iter(())
         self.head: Fragment | None = None
 
+    def take_lost(self) -> Fragment | None:
+        """Return a lost fragment that has not arrived after all."""
+        while self.lost:
+            fragment = self.lost.popleft()
+            if fragment.key not in fragment.message.arrived:
+                return fragment
+        return None
+
     def peek(self) -> Fragment | None:
-        """Return the next fragment without taking it."""
+        """Return the next new fragment without taking it."""
         while self.head is None:
             self.head = next(self.pieces, None)
             if self.head is None:
@@ -126,7 +135,6 @@ class Outbox:
 
     __slots__ = (
         "_lanes",
-        "_lost",
         "_numbers",
         "_queue_max",
         "_sequence",
@@ -138,7 +146,6 @@ class Outbox:
     def __init__(self, queue_max_bytes: int) -> None:
         self._queue_max = queue_max_bytes
         self._lanes = {priority: _Lane() for priority in Priority}
-        self._lost: deque[Fragment] = deque()
         self._numbers: dict[Channel, int] = {}
         self._sequence = 0
         self._spent = 0
@@ -166,25 +173,21 @@ class Outbox:
         return True
 
     def take(self) -> Fragment | None:
-        """Return the next fragment to send: lost ones first, then by priority within the credit."""
-        while self._lost:
-            fragment = self._lost.popleft()
-            if fragment.key not in fragment.message.arrived:
-                return fragment
+        """Return the next fragment to send: by priority, lost ones first, new ones on credit."""
         for lane in self._lanes.values():
-            fragment_or_none = lane.peek()
-            if fragment_or_none is None:
-                continue
-            if self._spent + fragment_or_none.cost > self.credit:
-                return None
-            self._spent += fragment_or_none.cost
-            lane.head = None
-            return fragment_or_none
+            lost = lane.take_lost()
+            if lost is not None:
+                return lost
+            fragment = lane.peek()
+            if fragment is not None and self._spent + fragment.cost <= self.credit:
+                self._spent += fragment.cost
+                lane.head = None
+                return fragment
         return None
 
     def put_back(self, fragment: Fragment) -> None:
-        """Send this fragment again, before anything new."""
-        self._lost.append(fragment)
+        """Send this fragment again, before anything new of its priority."""
+        self._lanes[PRIORITIES[fragment.message.channel]].lost.append(fragment)
 
     def on_arrived(self, fragment: Fragment) -> None:
         """Note that the peer has a fragment; a complete message leaves the queue."""

@@ -1,0 +1,490 @@
+"""Ordered channels: limits, priorities, flow control, recovery, timers."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from tests.unit.htp.htp_pair import World, pair
+
+from hookprobe.errors import ConfigError, LimitExceededError, LocalError, MalformedError
+from hookprobe.htp.acks import AckTracker
+from hookprobe.htp.agenda import Agenda
+from hookprobe.htp.channels import PRIORITIES, Channel, Priority, parse_channel
+from hookprobe.htp.config import MESSAGE_MAX_BYTES, HtpConfig
+from hookprobe.htp.effects import (
+    DropReason,
+    Effect,
+    MessageReceived,
+    RefusedReason,
+    SendRefused,
+    Transmit,
+    VitalsReported,
+)
+from hookprobe.htp.inbox import Inbox
+from hookprobe.htp.messages import (
+    FragmentHeader,
+    Vitals,
+    encode_fragment_header,
+    message_tag,
+)
+from hookprobe.htp.outbox import (
+    CREDIT_INITIAL_BYTES,
+    FRAGMENT_COST_BYTES,
+    PIECE_MAX_BYTES,
+    Fragment,
+    Outbox,
+    OutMessage,
+    cut,
+)
+from hookprobe.htp.packet import Header, PacketType, decode_header
+from hookprobe.htp.recovery import (
+    PTO_MAX_US,
+    WINDOW_INITIAL_BYTES,
+    WINDOW_MIN_BYTES,
+    Recovery,
+)
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import MILLISECOND, MINUTE, SECOND, Instant
+
+NOW = Instant(10**15)
+
+
+def outer(number: int = 0, sequence: int = 0, index: int = 0, last: int = 0) -> Header:
+    return Header(PacketType.DATA, sequence, 0, bytes(8), number, 1, 0, index, last)
+
+
+def offered(*messages: tuple[Channel, bytes], queue: int = 16 << 20) -> Outbox:
+    outbox = Outbox(queue)
+    for channel, data in messages:
+        assert outbox.offer(channel, data)
+    return outbox
+
+
+def drain(outbox: Outbox) -> list[Fragment]:
+    taken = []
+    while (fragment := outbox.take()) is not None:
+        taken.append(fragment)
+    return taken
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, PIECE_MAX_BYTES, PIECE_MAX_BYTES + 1, 8191, 8192, 8193, 100_000, 1 << 20]
+)
+def test_fragments_cover_a_message_and_fit_a_datagram(size: int) -> None:
+    data = Random(size).randbytes(size)
+    message = OutMessage(Channel.TER, data, 0, 0)
+    pieces = list(cut(message))
+    assert len(pieces) == message.total
+    assert b"".join(data[piece.start : piece.stop] for piece in pieces) == data
+    assert all(piece.stop - piece.start <= PIECE_MAX_BYTES for piece in pieces)
+    chunks = {piece.chunk_index for piece in pieces}
+    for chunk in chunks:
+        sizes = [piece.stop - piece.start for piece in pieces if piece.chunk_index == chunk]
+        assert len(set(sizes[:-1])) <= 1
+        assert sizes[-1] <= sizes[0]
+
+
+def test_fragments_in_any_order_give_the_message_once() -> None:
+    data = Random(1).randbytes(30_000)
+    pieces = list(cut(OutMessage(Channel.MODEL, data, 0, 5)))
+    Random(2).shuffle(pieces)
+    inbox = Inbox(4 << 20)
+    got = []
+    for piece in pieces * 2:
+        header = outer(0, 5, piece.frag_index, piece.frag_last)
+        got += inbox.receive(header, piece.payload())
+    assert got == [(Channel.MODEL, data)]
+    assert inbox.held == 0
+
+
+def test_channels_do_not_wait_for_each_other() -> None:
+    inbox = Inbox(4 << 20)
+    late = OutMessage(Channel.TER, b"second", 1, 0)
+    vote = OutMessage(Channel.CONSENSUS, b"vote", 0, 1)
+    first = OutMessage(Channel.TER, b"first", 0, 2)
+    got = []
+    for message in (late, vote, first):
+        (piece,) = cut(message)
+        got += inbox.receive(outer(sequence=message.sequence), piece.payload())
+    assert [data for _, data in got] == [b"vote", b"first", b"second"]
+
+
+def test_a_vote_overtakes_bulk_data() -> None:
+    outbox = offered((Channel.MODEL, bytes(50_000)))
+    assert outbox.take() is not None
+    outbox.offer(Channel.GOSSIP, b"block")
+    outbox.offer(Channel.CONSENSUS, b"vote")
+    order = [fragment.message.channel for fragment in drain(outbox)]
+    assert order[:2] == [Channel.CONSENSUS, Channel.GOSSIP]
+    assert set(order[2:]) == {Channel.MODEL}
+
+
+def test_a_vote_overtakes_lost_bulk_data_too() -> None:
+    outbox = offered((Channel.MODEL, bytes(5000)))
+    for fragment in drain(outbox):
+        outbox.put_back(fragment)
+    outbox.offer(Channel.CONSENSUS, b"vote")
+    assert [fragment.message.channel for fragment in drain(outbox)][0] is Channel.CONSENSUS
+
+
+def test_every_channel_has_a_priority_and_no_other_kind_is_one() -> None:
+    assert set(PRIORITIES) == set(Channel)
+    assert all(channel < 0x30 for channel in Channel)
+    for kind in range(256):
+        if kind in set(Channel):
+            assert parse_channel(kind) == kind
+        else:
+            with pytest.raises(MalformedError):
+                parse_channel(kind)
+
+
+def test_the_queue_is_bounded_by_priority() -> None:
+    outbox = Outbox(4 << 20)
+    taken = dict.fromkeys(Priority, 0)
+    for channel in (Channel.MODEL, Channel.GOSSIP, Channel.CONSENSUS):
+        while outbox.offer(channel, bytes(65_536)):
+            taken[PRIORITIES[channel]] += 65_536 + FRAGMENT_COST_BYTES
+    total = sum(taken.values())
+    assert taken[Priority.DATA] <= 2 << 20
+    assert taken[Priority.DATA] > 1.9 * (1 << 20)
+    assert 3.8 * (1 << 20) < total <= 4 << 20
+    assert outbox.held == total
+
+
+def test_empty_messages_count_against_the_queue() -> None:
+    outbox = Outbox(4 << 20)
+    offers = 0
+    while outbox.offer(Channel.CONSENSUS, b""):
+        offers += 1
+    assert offers == (4 << 20) // FRAGMENT_COST_BYTES
+
+
+def test_a_full_queue_is_told_to_the_caller_and_drains() -> None:
+    config = HtpConfig(send_queue_max_bytes=4 << 20)
+    world, edge, validator = pair(config)
+    refused = 0
+    for _ in range(40):
+        effects = edge.endpoint.send(validator.name, Channel.TER, bytes(100_000), world.now)
+        if effects == [SendRefused(validator.name, Channel.TER, RefusedReason.QUEUE_FULL)]:
+            refused += 1
+        world.execute(edge, effects)
+    assert refused == 40 - (2 << 20) // 100_064
+    world.run(MINUTE)
+    assert len(validator.messages()) == 40 - refused
+    assert edge.endpoint._links[validator.name]._outbox.held == 0
+
+
+def test_sending_to_nobody_is_told_to_the_caller() -> None:
+    world = World()
+    edge = world.add("edge-1")
+    assert edge.endpoint.send(NodeId("nobody"), Channel.TER, b"", world.now) == [
+        SendRefused(NodeId("nobody"), Channel.TER, RefusedReason.NO_SESSION)
+    ]
+
+
+def test_misuse_is_a_local_error() -> None:
+    world, edge, validator = pair()
+    with pytest.raises(LocalError):
+        edge.endpoint.send(validator.name, Channel.TER, bytes(MESSAGE_MAX_BYTES + 1), world.now)
+    with pytest.raises(LocalError):
+        edge.endpoint.connect(validator.pin(), world.now)
+    with pytest.raises(LocalError):
+        edge.endpoint.connect(edge.pin(), world.now)
+    with pytest.raises(LocalError):
+        validator.endpoint.grade(edge.name, 65_536)
+
+
+def test_new_data_waits_for_credit_and_lost_data_does_not() -> None:
+    outbox = offered((Channel.MODEL, bytes(1 << 20)))
+    sent = drain(outbox)
+    assert sum(fragment.cost for fragment in sent) <= CREDIT_INITIAL_BYTES
+    assert outbox.take() is None
+    outbox.put_back(sent[3])
+    assert outbox.take() is sent[3]
+    outbox.credit = 2 << 20
+    assert len(drain(outbox)) == 1024 - len(sent)
+
+
+def test_a_peer_that_ignores_credit_is_stopped() -> None:
+    inbox = Inbox(CREDIT_INITIAL_BYTES)
+    message = OutMessage(Channel.MODEL, bytes(1 << 20), 1, 0)
+    accepted = 0
+    with pytest.raises(LimitExceededError):
+        for piece in cut(message):
+            inbox.receive(outer(0, 0, piece.frag_index, piece.frag_last), piece.payload())
+            accepted += piece.cost
+    assert accepted <= CREDIT_INITIAL_BYTES
+    assert inbox.held <= CREDIT_INITIAL_BYTES + PIECE_MAX_BYTES + FRAGMENT_COST_BYTES
+
+
+def test_empty_messages_out_of_turn_use_credit_up() -> None:
+    inbox = Inbox(CREDIT_INITIAL_BYTES)
+    with pytest.raises(LimitExceededError):
+        for number in range(1, 10**6):
+            (piece,) = cut(OutMessage(Channel.TER, b"", number, 0))
+            inbox.receive(outer(), piece.payload())
+    assert inbox.held <= CREDIT_INITIAL_BYTES + FRAGMENT_COST_BYTES
+
+
+def test_messages_larger_than_a_mebibyte_are_refused() -> None:
+    inbox = Inbox(64 << 20)
+    header = FragmentHeader(Channel.MODEL, 0, 0, 1, b"tagg")
+    with pytest.raises(LimitExceededError):
+        for index in range(256):
+            piece = encode_fragment_header(header) + bytes(8000)
+            inbox.receive(outer(0, 0, index, 255), piece)
+
+
+@pytest.mark.parametrize("change", [{"chunks": 3}, {"tag": b"else"}, {"sequence": 1}, {"last": 2}])
+def test_fragments_that_disagree_are_refused(change: dict[str, object]) -> None:
+    inbox = Inbox(4 << 20)
+    header = FragmentHeader(Channel.MODEL, 0, 0, 2, b"tagg")
+    inbox.receive(outer(0, 0, 0, 1), encode_fragment_header(header) + b"x")
+    sequence = int(str(change.pop("sequence", 0)))
+    last = int(str(change.pop("last", 1)))
+    other = header._replace(**change)  # type: ignore[arg-type] # values fit their fields
+    with pytest.raises(MalformedError):
+        inbox.receive(outer(0, sequence, 1, last), encode_fragment_header(other) + b"y")
+
+
+def test_message_numbers_continue_beyond_32_bits() -> None:
+    inbox = Inbox(4 << 20)
+    stream_start = 2**32 - 2
+    (piece,) = cut(OutMessage(Channel.TER, b"warm up", 0, 0))
+    inbox.receive(outer(), piece.payload())
+    inbox._streams[Channel.TER].expected = stream_start
+    got = []
+    for number in (2**32 - 2, 0, 2**32 - 1, 1):
+        (piece,) = cut(OutMessage(Channel.TER, b"%d" % number, number, 0))
+        got += [data for _, data in inbox.receive(outer(), piece.payload())]
+    assert got == [b"4294967294", b"4294967295", b"0", b"1"]
+
+
+def test_a_complete_message_with_another_tag_is_refused() -> None:
+    header = FragmentHeader(Channel.TER, 0, 0, 1, message_tag(b"this"))
+    with pytest.raises(MalformedError):
+        Inbox(4 << 20).receive(outer(), encode_fragment_header(header) + b"that")
+
+
+# -- recovery -----------------------------------------------------------------------------------
+
+
+def sending(count: int, gap_us: int = 1000) -> Recovery[str]:
+    recovery: Recovery[str] = Recovery(25 * MILLISECOND, 1 << 20)
+    for number in range(count):
+        recovery.on_sent(number, 1200, f"p{number}", Instant(NOW + number * gap_us))
+    return recovery
+
+
+def test_the_third_packet_after_a_gap_declares_it_lost() -> None:
+    recovery = sending(6, gap_us=1)
+    at = Instant(NOW + 50 * MILLISECOND)
+    assert recovery.on_ack([(1, 2)], 0, 6, at) == (["p1", "p2"], [])
+    assert recovery.on_ack([(1, 3)], 0, 6, at) == (["p3"], ["p0"])
+
+
+def test_nine_eighths_of_a_round_trip_declare_a_packet_lost() -> None:
+    recovery = sending(2, gap_us=1)
+    at = Instant(NOW + 40 * MILLISECOND)
+    assert recovery.on_ack([(1, 1)], 0, 2, at) == (["p1"], [])
+    due = recovery.next_timeout()
+    assert due is not None
+    assert abs(due - (NOW + 45 * MILLISECOND)) <= 2
+    assert recovery.handle_timeout(due) == (["p0"], False)
+    assert recovery.in_flight == 0
+
+
+def test_probe_timeouts_back_off_to_five_seconds() -> None:
+    recovery = sending(1)
+    waits = []
+    before = NOW
+    for _ in range(8):
+        due = recovery.next_timeout()
+        assert due is not None
+        assert recovery.handle_timeout(due) == ([], True)
+        waits.append(due - before)
+        before = due
+    assert waits[:3] == [999_000, 1_998_000, 3_996_000]
+    assert waits[3:] == [PTO_MAX_US] * 5
+    recovery.on_ack([(0, 0)], 0, 1, before)
+    assert recovery.pto_count == 0
+    assert recovery.next_timeout() is None
+
+
+def test_loss_halves_the_window_once_per_round_trip() -> None:
+    recovery = sending(8, gap_us=1)
+    at = Instant(NOW + 30 * MILLISECOND)
+    recovery.on_ack([(4, 4)], 0, 8, at)
+    halved = recovery.window
+    assert halved < WINDOW_INITIAL_BYTES
+    recovery.on_ack([(4, 7)], 0, 8, at)
+    assert recovery.window == halved
+
+
+def test_persistent_loss_collapses_the_window() -> None:
+    recovery = sending(1)
+    recovery.on_ack([(0, 0)], 0, 1, Instant(NOW + 10 * MILLISECOND))
+    for number in range(1, 60):
+        recovery.on_sent(number, 1200, "x", Instant(NOW + SECOND + number * 20 * MILLISECOND))
+    recovery.on_ack([(59, 59)], 0, 60, Instant(NOW + SECOND + 1190 * MILLISECOND))
+    assert recovery.window == WINDOW_MIN_BYTES
+
+
+def test_the_window_grows_to_its_bound_only() -> None:
+    recovery: Recovery[None] = Recovery(25 * MILLISECOND, 64_000)
+    number, now = 0, NOW
+    for _ in range(200):
+        first = number
+        while not recovery.blocked:
+            recovery.on_sent(number, 1200, None, now)
+            number += 1
+        now = Instant(now + 10 * MILLISECOND)
+        recovery.on_ack([(first, number - 1)], 0, number, now)
+    assert recovery.window == 64_000
+
+
+def test_an_ack_of_the_unsent_is_refused() -> None:
+    with pytest.raises(MalformedError):
+        sending(3).on_ack([(0, 3)], 0, 3, NOW)
+
+
+# -- acknowledgements and timers ------------------------------------------------------------------
+
+
+def note(acks: AckTracker, number: int, now: int = NOW) -> None:
+    acks.receive(outer(number), Instant(now), eliciting=True, at_once=False)
+
+
+def test_acks_wait_briefly_or_for_the_second_packet_or_not_at_all_on_a_gap() -> None:
+    acks = AckTracker(25_000, 8)
+    note(acks, 0)
+    assert acks.deadline == NOW + 25_000
+    note(acks, 1)
+    assert acks.deadline == NOW
+    acks.sent()
+    note(acks, 3)
+    assert acks.deadline == NOW
+    assert acks.ranges == [(3, 3), (0, 1)]
+    note(acks, 2)
+    assert acks.ranges == [(0, 3)]
+
+
+def test_ack_ranges_are_bounded_and_agree_with_a_set() -> None:
+    acks, random = AckTracker(25_000, 8), Random(4)
+    numbers = random.sample(range(60), 45)
+    for number in numbers:
+        note(acks, number)
+    told = {number for low, high in acks.ranges for number in range(low, high + 1)}
+    assert told == set(numbers)
+    for number in range(100, 1000, 2):
+        note(acks, number)
+    assert len(acks.ranges) == 33
+    assert acks.ranges[0] == (998, 998)
+
+
+def test_the_agenda_keeps_the_earliest_deadline_of_each() -> None:
+    agenda: Agenda[str] = Agenda()
+    agenda.set("a", Instant(30))
+    agenda.set("b", Instant(20))
+    agenda.set("a", Instant(10))
+    agenda.set("b", Instant(25))
+    assert agenda.next() == 10
+    assert agenda.pop_due(Instant(15)) == ["a"]
+    assert agenda.next() == 20
+    agenda.discard("b")
+    assert agenda.next() is None
+    assert agenda.pop_due(Instant(100)) == []
+
+
+# -- effects on the wire --------------------------------------------------------------------------
+
+
+def kinds(effects: list[Effect]) -> list[PacketType]:
+    return [decode_header(one.data).kind for one in effects if isinstance(one, Transmit)]
+
+
+def test_messages_are_delivered_before_their_ack_and_a_batch_is_acknowledged_once() -> None:
+    world, edge, validator = pair()
+    world.run(2 * SECOND)
+    datagrams = []
+    for number in range(10):
+        effects = edge.endpoint.send(validator.name, Channel.TER, b"%d" % number, world.now)
+        datagrams += [(one.data, edge.address) for one in effects if isinstance(one, Transmit)]
+    effects = validator.endpoint.receive_batch(datagrams, world.now)
+    assert [type(effect) for effect in effects] == [MessageReceived] * 10 + [Transmit]
+    assert kinds(effects) == [PacketType.ACK]
+
+
+def test_vitals_reach_the_answering_end() -> None:
+    world, edge, validator = pair()
+    edge.endpoint.report(Vitals(7, 80, 1, 40, 65_535))
+    world.run(MINUTE)
+    assert VitalsReported(edge.name, 7, 80, 1, 40, 65_535) in validator.effects
+    assert len(validator.of(VitalsReported)) <= 2
+
+
+def test_more_peers_than_the_limit_are_told_busy() -> None:
+    world = World()
+    validator = world.add("validator-1", HtpConfig(peers_max=2))
+    edges = [world.add(f"edge-{number}") for number in range(3)]
+    for edge in edges:
+        world.connect(edge, validator)
+        world.run(SECOND)
+    assert validator.endpoint.peers == ("edge-0", "edge-1")
+    world.execute(edges[0], edges[0].endpoint.close(validator.name, world.now))
+    world.run(10 * MINUTE)
+    assert validator.endpoint.peers == ("edge-1", "edge-2")
+
+
+def test_unconfirmed_sessions_are_bounded() -> None:
+    world = World()
+    validator = world.add("validator-1", HtpConfig(unconfirmed_max=3, attest_burst=100))
+    for number in range(6):
+        edge = world.add(f"edge-{number}")
+        data: list[Effect] = edge.endpoint.connect(validator.pin(), world.now)
+        for host, source in ((validator, edge), (edge, validator), (validator, edge)):
+            data = [
+                effect
+                for one in data
+                if isinstance(one, Transmit)
+                for effect in host.endpoint.receive_datagram(one.data, source.address, world.now)
+            ]
+    assert len(validator.endpoint._pending) == 3
+    assert len(validator.endpoint._sessions) == 3
+
+
+def test_used_cookies_are_bounded() -> None:
+    world = World()
+    config = HtpConfig(used_cookies_max=4, attest_burst=100)
+    validator = world.add("validator-1", config)
+    for number in range(10):
+        world.connect(world.add(f"edge-{number}"), validator)
+        world.run(SECOND)
+    assert len(validator.endpoint.peers) == 10
+    assert len(validator.endpoint._responder._used) == 4
+
+
+def test_an_address_that_is_none_is_dropped() -> None:
+    world, edge, validator = pair()
+    hello = next(data for _, _, data in world.wire)
+    bad = edge.address._replace(host="not an address")
+    effects = validator.endpoint.receive_datagram(hello, bad, world.now)
+    assert [effect.reason for effect in effects if hasattr(effect, "reason")] == [
+        DropReason.MALFORMED
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"retry_initial_us": 0},
+        {"suites_offered": 4},
+        {"heartbeat_s": 14},
+        {"heartbeat_s": 121},
+        {"rekey_us": 5000 * SECOND},
+        {"send_queue_max_bytes": 1 << 20},
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        HtpConfig(**wrong)
