@@ -22,6 +22,10 @@ _level_option = click.option(
     help="The quietest level written; debug shows addresses.",
 )
 
+_stdin_option = click.option(
+    "--stop-with-stdin", is_flag=True, help="Also stop when standard input ends."
+)
+
 
 @click.group()
 def edge() -> None:
@@ -36,24 +40,27 @@ def validator() -> None:
 @edge.command(name="run")
 @config_option
 @_level_option
-def run_edge(path: Path | None, least: str) -> None:
+@_stdin_option
+def run_edge(path: Path | None, least: str, stop_with_stdin: bool) -> None:
     """Run this edge until stopped; one JSON log line per event on standard output."""
-    _run(path, "edge", least)
+    _run(path, "edge", least, stop_with_stdin)
 
 
 @validator.command(name="run")
 @config_option
 @_level_option
-def run_validator(path: Path | None, least: str) -> None:
+@_stdin_option
+def run_validator(path: Path | None, least: str, stop_with_stdin: bool) -> None:
     """Run this validator until stopped; one JSON log line per event on standard output."""
-    _run(path, "validator", least)
+    _run(path, "validator", least, stop_with_stdin)
 
 
-def _run(path: Path | None, role: str, least: str) -> None:
+def _run(path: Path | None, role: str, least: str, stop_with_stdin: bool) -> None:
     settings = load(path, os.environ, {})
 
     def write(line: str) -> None:
         sys.stdout.write(line)
         sys.stdout.flush()
 
-    service.run(settings, role, JsonLog(write, Clock().now, Level[least.upper()]))
+    log = JsonLog(write, Clock().now, Level[least.upper()])
+    service.run(settings, role, log, stop_with_stdin=stop_with_stdin)

@@ -112,6 +112,10 @@ KEYS = (
     Key("sensors.start", _choice("beginning", "end"), "end", "where a file not seen before begins"),
     Key("dsm.propose_grace_ms", _integer(0, 60_000), 500, "wait for the last cuts, ms"),
     Key("dsm.view_timeout_ms", _integer(100, 60_000), 4_000, "first view timer, ms"),
+    Key("dsm.quorum_alarm_ms", _integer(100, 600_000), 30_000, "say so when no quorum for, ms"),
+    Key(
+        "dsm.epoch_gap_ms", _integer(0, 60_000), 1_000, "least time between epochs catching up, ms"
+    ),
     Key("egress.path", _text, "", "file that records all that leaves this node; empty: none"),
     Key("limits.receive_per_wake", _integer(1, 1024), 64, "datagrams taken per wake"),
 )

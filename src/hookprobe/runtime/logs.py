@@ -106,7 +106,8 @@ def _plain(value: object) -> object:
         case transport.Address():
             return f"{value.host}:{value.port}"
         case Incident():
-            return {"title": value.title, "source": str(value.source), "count": value.count}
+            source = value.source.text() if value.source is not None else None
+            return {"key": value.key, "source": source, "count": value.count}
         case tuple():
             return [item for item in (_plain(item) for item in value) if item is not None]
         case _:

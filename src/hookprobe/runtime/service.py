@@ -5,6 +5,7 @@ import contextlib
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +50,22 @@ class _Process:
     state: Path
 
 
+@dataclass(frozen=True, slots=True)
+class _Sensors:
+    """The files to follow, and where one not seen before begins."""
+
+    files: Mapping[str, Sensor]
+    start: str
+
+
 def settings_of(config: Config) -> Settings:
     """Turn the operator's settings into those of the rooms."""
     retry_us = config.integer("htp.retry_initial_ms") * MILLISECOND
     ledger = LedgerConfig(
         cut_grace_us=config.integer("dsm.propose_grace_ms") * MILLISECOND,
         view_timeout_us=config.integer("dsm.view_timeout_ms") * MILLISECOND,
+        quorum_alarm_us=config.integer("dsm.quorum_alarm_ms") * MILLISECOND,
+        epoch_gap_us=config.integer("dsm.epoch_gap_ms") * MILLISECOND,
     )
     answering = config.text("dsm.node.role") == "validator"
     transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
@@ -82,8 +93,15 @@ def _zeek_format(path: Path) -> Format:
         return Format.ZEEK_TSV  # Zeek's own default, for a file that is yet to come
 
 
-def run(config: Config, role: str, log: JsonLog) -> None:
+def run(config: Config, role: str, log: JsonLog, *, stop_with_stdin: bool = False) -> None:
     """Run the node of `config` until SIGTERM or SIGINT.
+
+    Args:
+        config: The node's settings.
+        role: edge or validator.
+        log: Takes observations.
+        stop_with_stdin: Also stop when standard input ends, so that a node started by a program
+            never outlives it.
 
     Raises:
         ConfigError: The settings are those of another role or node.
@@ -95,10 +113,10 @@ def run(config: Config, role: str, log: JsonLog) -> None:
             [f"dsm.node.role: is {config.text('dsm.node.role')}, not {role}"],
             hint=f"run: hookprobe {config.text('dsm.node.role')} run",
         )
-    asyncio.run(_run(config, role, log))
+    asyncio.run(_run(config, role, log, stop_with_stdin))
 
 
-async def _run(config: Config, role: str, log: JsonLog) -> None:
+async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -> None:
     folder = folders.read_node(config.file("identity.path"))
     if folder.secrets.node != config.text("dsm.node.id"):
         raise ConfigError(
@@ -120,7 +138,8 @@ async def _run(config: Config, role: str, log: JsonLog) -> None:
         driver = Driver(node, socket, store, clock, _both(log.report, board.report), egress)
         log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
         process = _Process(driver, socket, board, clock, state)
-        await _serve(process, node, sensors, config.text("sensors.start"))
+        stop = _stop_event(stop_with_stdin)
+        await _serve(process, node, stop, _Sensors(sensors, config.text("sensors.start")))
         log.event("Stopped", Level.INFO, node=folder.secrets.node)
     finally:
         store.close()
@@ -155,14 +174,29 @@ def _both(
     return report
 
 
-async def _serve(process: _Process, node: Node, sensors: Mapping[str, Sensor], start: str) -> None:
+def _stop_event(stop_with_stdin: bool) -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if stop_with_stdin:
+        loop.add_reader(sys.stdin, _stop_at_end, stop)
+    return stop
+
+
+def _stop_at_end(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        stop.set()
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+
+
+async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _Sensors) -> None:
     helpers = [asyncio.create_task(_write_status(process))]
     if isinstance(node, EdgeNode):
-        helpers += [asyncio.create_task(_follow(process, node, path, start)) for path in sensors]
+        helpers += [
+            asyncio.create_task(_follow(process, node, path, sensors.start))
+            for path in sensors.files
+        ]
     running = asyncio.create_task(process.driver.run(stop))
     try:
         # Whoever ends first decides: a failed helper stops the node, with its error.
