@@ -77,8 +77,8 @@ class FloodDetector:
             return []
         if between.src in self._home or between.dst in self._home:
             return []
-        pair = (between.src.packed, between.dst.packed)
-        sightings = self._strangers.observe("wire", pair, flow.at)
+        # Distinct senders count: one stranger that tries many others is a scanner.
+        sightings = self._strangers.observe("wire", between.src.packed, flow.at)
         return [Finding(Family.ADDRESS_FLOOD, sighting) for sighting in sightings]
 
     def _spread_flood(self, flow: FlowSeen) -> list[Finding]:

@@ -3,10 +3,20 @@
 import pytest
 from tests.unit.detection.detection_replay import between, eve, flow, replay
 
-from hookprobe.detection.config import DetectionConfig, FloodConfig, Rule, ScanConfig
+from hookprobe.detection.address import Networks
+from hookprobe.detection.beacons import BeaconDetector
+from hookprobe.detection.config import (
+    BeaconConfig,
+    DetectionConfig,
+    FloodConfig,
+    Rule,
+    ScanConfig,
+)
+from hookprobe.detection.event import TlsSeen
+from hookprobe.detection.suricata import parse_eve_line
 from hookprobe.detection.tunnels import registered_domain
 from hookprobe.errors import ConfigError
-from hookprobe.wire.instant import SECOND
+from hookprobe.wire.instant import HOUR, SECOND
 
 BAD, HOST = "203.0.113.66", "10.1.0.20"
 
@@ -392,3 +402,50 @@ def test_thresholds_are_checked() -> None:
     blind = ScanConfig(vertical=Rule(bucket_us=SECOND, threshold=513))
     with pytest.raises(ConfigError, match="vertical: threshold"):
         DetectionConfig(scans=blind)
+
+
+def test_what_a_beacon_costs_is_bounded() -> None:
+    config = BeaconConfig(keys_max=3, times_max=16, connections_max=20)
+    detector = BeaconDetector(config, Networks(), HOUR)
+    for n in range(200):
+        for line in beacon([n * 10.0 + 5], dst=f"203.0.113.{n % 5}"):
+            record = parse_eve_line(line)
+            assert isinstance(record, TlsSeen)
+            detector.observe(record)
+    assert len(detector._trains) == 3
+    for n, line in enumerate(beacon([n * 10.0 for n in range(100)])):
+        record = parse_eve_line(line)
+        assert isinstance(record, TlsSeen), n
+        detector.observe(record)
+    train = next(reversed(detector._trains.values()))
+    assert len(train.starts) == 16
+    assert len(train.connections) == 20
+
+
+def test_an_outage_is_no_flood_of_made_up_addresses() -> None:
+    def calls(src: str) -> list[bytes]:
+        return [
+            flow(
+                n / 100,
+                between(src, 1000 + n, f"198.51.{n // 250}.{n % 250}", 443),
+                flags=("02", "00"),
+                packets=(3, 0),
+            )
+            for n in range(450)
+        ]
+
+    assert titles(calls(HOST)) == []
+    assert titles(calls(BAD)) == ["Horizontal port scan"]
+
+
+def test_replies_that_never_come_home_are_no_flood_either() -> None:
+    lines = [
+        flow(
+            n / 100,
+            between(f"198.51.{n // 250}.{n % 250}", 1000 + n, f"10.1.{n // 250}.{n % 250}", 443),
+            flags=("02", "00"),
+            packets=(1, 0),
+        )
+        for n in range(450)
+    ]
+    assert titles(lines) == []

@@ -190,14 +190,17 @@ def test_only_the_outside_attacker_is_hostile(
     assert (incident.hostile.text() if incident.hostile else None) == hostile
 
 
-def test_open_incidents_are_bounded() -> None:
-    config = IncidentConfig(open_max=5, closed_max=5, targets_max=2)
+def test_open_and_closed_incidents_are_bounded() -> None:
+    config = IncidentConfig(open_max=5, closed_max=4)
+    detection = Detection(DetectionConfig(incidents=config), keyed)
     lines = [alert(n, {**ENDS, "src_ip": f"203.0.113.{n}"}) for n in range(1, 21)]
-    result = replay(lines, config=DetectionConfig(incidents=config))
-    assert len(result.opened) == 20
-    assert len(result.final) == 20
-    closed_early = [each for each in result.effects if isinstance(each, IncidentClosed)][:15]
-    assert len(closed_early) == 15
+    effects = [
+        effect for line in lines for effect in detection.receive_line(SENSOR, line, 0, LATER)
+    ]
+    # The oldest is closed, and told, before the sixth opens.
+    assert sum(isinstance(each, IncidentClosed) for each in effects) == 15
+    assert detection._book.open_count == 5
+    assert len(detection._book._closed) == 4
 
 
 def test_targets_and_suspects_are_bounded() -> None:
