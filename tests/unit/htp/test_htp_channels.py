@@ -1,5 +1,6 @@
 """Ordered channels: limits, priorities, flow control, recovery, timers."""
 
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_a_vote_overtakes_lost_bulk_data_too() -> None:
     for fragment in drain(outbox):
         outbox.put_back(fragment)
     outbox.offer(Channel.CONSENSUS, b"vote")
-    assert [fragment.message.channel for fragment in drain(outbox)][0] is Channel.CONSENSUS
+    assert drain(outbox)[0].message.channel is Channel.CONSENSUS
 
 
 def test_every_channel_has_a_priority_and_no_other_kind_is_one() -> None:
@@ -205,34 +206,32 @@ def test_new_data_waits_for_credit_and_lost_data_does_not() -> None:
     assert len(drain(outbox)) == 1024 - len(sent)
 
 
+def press(inbox: Inbox, pieces: Iterable[tuple[Header, bytes]]) -> None:
+    for header, payload in pieces:
+        inbox.receive(header, payload)
+
+
 def test_a_peer_that_ignores_credit_is_stopped() -> None:
     inbox = Inbox(CREDIT_INITIAL_BYTES)
-    message = OutMessage(Channel.MODEL, bytes(1 << 20), 1, 0)
-    accepted = 0
+    pieces = cut(OutMessage(Channel.MODEL, bytes(1 << 20), 1, 0))
+    flood = ((outer(0, 0, one.frag_index, one.frag_last), one.payload()) for one in pieces)
     with pytest.raises(LimitExceededError):
-        for piece in cut(message):
-            inbox.receive(outer(0, 0, piece.frag_index, piece.frag_last), piece.payload())
-            accepted += piece.cost
-    assert accepted <= CREDIT_INITIAL_BYTES
+        press(inbox, flood)
     assert inbox.held <= CREDIT_INITIAL_BYTES + PIECE_MAX_BYTES + FRAGMENT_COST_BYTES
 
 
 def test_empty_messages_out_of_turn_use_credit_up() -> None:
     inbox = Inbox(CREDIT_INITIAL_BYTES)
+    pieces = (next(cut(OutMessage(Channel.TER, b"", one, 0))) for one in range(1, 10**6))
     with pytest.raises(LimitExceededError):
-        for number in range(1, 10**6):
-            (piece,) = cut(OutMessage(Channel.TER, b"", number, 0))
-            inbox.receive(outer(), piece.payload())
+        press(inbox, ((outer(), one.payload()) for one in pieces))
     assert inbox.held <= CREDIT_INITIAL_BYTES + FRAGMENT_COST_BYTES
 
 
 def test_messages_larger_than_a_mebibyte_are_refused() -> None:
-    inbox = Inbox(64 << 20)
-    header = FragmentHeader(Channel.MODEL, 0, 0, 1, b"tagg")
+    piece = encode_fragment_header(FragmentHeader(Channel.MODEL, 0, 0, 1, b"tagg")) + bytes(8000)
     with pytest.raises(LimitExceededError):
-        for index in range(256):
-            piece = encode_fragment_header(header) + bytes(8000)
-            inbox.receive(outer(0, 0, index, 255), piece)
+        press(Inbox(64 << 20), ((outer(0, 0, index, 255), piece) for index in range(256)))
 
 
 @pytest.mark.parametrize("change", [{"chunks": 3}, {"tag": b"else"}, {"sequence": 1}, {"last": 2}])
