@@ -9,6 +9,8 @@ signatures of one source, 3 is ignored. Adapted, with reasons:
   They never trigger, but three of them next to real evidence support it.
 * A rule whose name states a compromise ("likely bot", "checkin", "CnC") triggers whatever its
   priority: priorities come from the class, and classes are chosen carelessly.
+* One signature of priority 2 that names an attack and repeats ten times is a guesser or scanner at
+  work, which a single hit does not show.
 * Priority 2 and supporting alerts count towards incidents that are open for the same source.
 """
 
@@ -43,6 +45,10 @@ _SUPPORT_PREFIXES = (
     "ET DROP",
     "ET 3CORESec",
     "ET TOR",
+    "ET DYN_DNS",
+    "ET ICMP",
+    "ET INAPPROPRIATE",
+    "ET ADWARE_PUP",
     "ET COMPROMISED",
     "GPL ICMP_INFO",
     "GPL ICMP",

@@ -150,6 +150,7 @@ class IncidentConfig:
     # With no line at all for this long the open incidents are closed.
     idle_us: int = 5 * MINUTE
     signatures_min: int = 3
+    repeats_min: int = 10
     open_max: int = 4096
     closed_max: int = 8192
     suspects_max: int = 8192

@@ -17,7 +17,7 @@ Left to others: what qualifies (`alert_policy`, the detectors) and what is share
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hookprobe.crypto.domains import Domain
 from hookprobe.detection.address import Address, Networks
@@ -98,6 +98,7 @@ class _Suspect:
     suspicious: dict[int, int] = field(default_factory=dict)
     first: Instant | None = None
     is_open: bool = False
+    repeated: dict[int, bool] = field(default_factory=dict)
 
 
 class IncidentBook:
@@ -193,14 +194,30 @@ class IncidentBook:
             sids[event.signature_id] = sids.get(event.signature_id, 0) + 1
         if weight is not Weight.SUSPICION:
             return []
-        first = event.at if suspect.first is None else min(suspect.first, event.at)
-        suspect.first = first
+        suspect.first = event.at if suspect.first is None else min(suspect.first, event.at)
+        return self._repeat(sensor, event, suspect) + self._gather(sensor, event, suspect)
+
+    def _repeat(self, sensor: str, event: SecurityEvent, suspect: _Suspect) -> list[IncidentEffect]:
+        """One signature that names an attack, over and over."""
+        sid, count = event.signature_id, suspect.suspicious.get(event.signature_id, 0)
+        is_attack = classify_alert(event.signature, event.category)[0] is not Category.SUSPICIOUS
+        if not is_attack or count < self._config.repeats_min:
+            return []
+        weight, first = (1, event.at) if sid in suspect.repeated else (count, suspect.first)
+        suspect.repeated[sid] = True
+        sighting = Sighting(first or event.at, event.at, weight)
+        evidence = self._alert_evidence(sensor, event, sighting)
+        return self._add(replace(evidence, severity=event.severity))
+
+    def _gather(self, sensor: str, event: SecurityEvent, suspect: _Suspect) -> list[IncidentEffect]:
+        """Several different signatures of one source."""
         if suspect.is_open:
             return self._add(self._many(sensor, event, Sighting(event.at, event.at, 1)))
         if len(suspect.suspicious) < self._config.signatures_min:
             return []
         suspect.is_open = True
         total = sum(suspect.suspicious.values())
+        first = suspect.first or event.at
         return self._add(self._many(sensor, event, Sighting(first, event.at, total)))
 
     def _many(self, sensor: str, event: SecurityEvent, sighting: Sighting) -> _Evidence:

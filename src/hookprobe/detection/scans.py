@@ -12,7 +12,8 @@ scans) packets that belong to no handshake. Counting probes only keeps busy hone
 * traceroute sends to ever higher UDP ports that nobody answers; its range is left out.
 * A sensor that starts late sees the keep-alive packets of idle connections, one per server: packets
   without a handshake count towards the ports of one host only.
-* Known weakness: peer-to-peer clients knock at many dead peers, but on differing ports.
+* Peer-to-peer clients knock at many dead peers, mostly by UDP: unanswered datagrams from home to
+  the outside do not count towards a horizontal scan. Known weakness: those that insist on TCP.
 """
 
 from hookprobe.detection.address import Networks
@@ -89,10 +90,10 @@ class ScanDetector:
 
     def _may_be_honest(self, flow: FlowSeen) -> bool:
         """Whether many hosts on this port may be an outage, or idle connections kept alive."""
+        between = flow.conversation
         if flow.outcome is Outcome.UNTRACKED:
             return True
-        return (
-            flow.outcome is Outcome.UNANSWERED
-            and flow.conversation.dst_port in _OUTAGE_PORTS
-            and flow.conversation.src in self._home
-        )
+        if flow.outcome is not Outcome.UNANSWERED or between.src not in self._home:
+            return False
+        calls_peers = between.proto == "UDP" and between.dst not in self._home
+        return calls_peers or between.dst_port in _OUTAGE_PORTS

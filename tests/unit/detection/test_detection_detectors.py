@@ -81,6 +81,19 @@ def test_an_outage_is_no_scan() -> None:
     assert titles(lines) == []
 
 
+def test_dead_peers_are_no_scan_but_a_worm_is() -> None:
+    peers = [
+        flow(n, between(HOST, 6881, f"198.51.100.{n}", 6881, "UDP"), packets=(2, 0))
+        for n in range(60)
+    ]
+    worm = [
+        flow(n / 10, between(HOST, 50000 + n, f"198.51.100.{n}", 23), flags=("02", "00"))
+        for n in range(60)
+    ]
+    assert titles(peers) == []
+    assert titles(worm) == ["Horizontal port scan"]
+
+
 def test_pages_full_of_connections_are_no_scan() -> None:
     full = {"flags": ("1b", "1b"), "packets": (12, 20), "bytes_": (2000, 20000)}
     lines = [

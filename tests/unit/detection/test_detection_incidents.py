@@ -93,6 +93,17 @@ def test_three_different_suspicions_make_an_incident() -> None:
     assert result.opened[0].first_seen == START
 
 
+def test_one_suspicion_that_repeats_and_names_an_attack_makes_an_incident() -> None:
+    assert replay(suspicion([7] * 9)).opened == []
+    (incident,) = replay(suspicion([7] * 25)).final.values()
+    assert (incident.signature_id, incident.count) == (7, 25)
+    assert incident.severity is Severity.MEDIUM
+    nameless = [
+        line.replace(b"ET SCAN Something", b"Something odd") for line in suspicion([7] * 25)
+    ]
+    assert replay(nameless).opened == []
+
+
 def test_suspicions_of_different_sources_do_not_add_up() -> None:
     lines = suspicion([1]) + suspicion([2], "203.0.113.67") + suspicion([3], "203.0.113.68")
     assert replay(lines).opened == []
