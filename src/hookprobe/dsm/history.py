@@ -136,6 +136,10 @@ class History:
         writes.append((Table.META, STATE_KEY, state.put(self.tree.encode()).finish()))
         return writes
 
+    def latest(self) -> FinalCheckpoint | None:
+        """Read the last final checkpoint from the store; None before the first."""
+        return self.checkpoint(self.next_epoch - 1) if self.next_epoch else None
+
     def checkpoint(self, epoch: int) -> FinalCheckpoint | None:
         """Read a final checkpoint from the store."""
         data = self._reader.get(Table.CHECKPOINTS, epoch.to_bytes(8, "big"))

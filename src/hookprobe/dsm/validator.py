@@ -130,7 +130,7 @@ class ValidatorLedger:
         self._reader = reader
         self._config = config
         self.receipts = ReceiptDesk(self.history, self.peers, reader)
-        self._last_final = self.history.checkpoint(self.history.next_epoch - 1)
+        self._last_final = self.history.latest()
         self._status_at = Instant(0)
         self.voting = self.voting_type(
             self._terms, self.history, self.judge, self.gossip, Instant(0)

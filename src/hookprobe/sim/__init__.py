@@ -1,1 +1,1 @@
-"""Whole meshes in one process: virtual time, faulty networks and disks, invariants at every step."""
+"""Whole meshes in one process: virtual time, faulty networks and disks, checked invariants."""

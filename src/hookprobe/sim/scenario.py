@@ -1,0 +1,385 @@
+"""One seed, one run: a mesh, its faults, its attackers, and whether everything held.
+
+The seed decides the number of validators, who is Byzantine and how, delays, loss, partitions,
+crashes between effects, clock skew and what the edges write. Until the network calms down only
+safety is judged; afterwards every honest validator must make the wanted epochs final in time (I10).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hookprobe.crypto.bls import Bls, BlsSigner, VoteScheme, VoteSigner
+from hookprobe.crypto.signing import Ed25519, Ed25519Signer, SignatureScheme, Signer
+from hookprobe.dsm.chain import Event
+from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.court import Schemes
+from hookprobe.dsm.edge import EdgeHost, EdgeKeys, EdgeLedger
+from hookprobe.dsm.effects import Effect
+from hookprobe.dsm.enrolment import NodeCertificate, issue
+from hookprobe.dsm.genesis import Genesis
+from hookprobe.dsm.steps import Seat
+from hookprobe.dsm.validator import ValidatorKeys, ValidatorLedger
+from hookprobe.dsm.validators import ValidatorEntry
+from hookprobe.sim.byzantine import (
+    Forger,
+    Liar,
+    Silent,
+    Twins,
+    Usurper,
+    Voter,
+    Withholder,
+)
+from hookprobe.sim.dice import Dice
+from hookprobe.sim.disk import Disk
+from hookprobe.sim.invariants import Invariants
+from hookprobe.sim.network import Network, Partition, Weather
+from hookprobe.sim.signatures import SimulatedSignatures, SimulatedVotes
+from hookprobe.sim.world import Host, Machine, World
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import DAY, MILLISECOND, SECOND, Instant
+
+START = Instant(1_700_000_000 * SECOND)
+EPOCH_US = SECOND
+LIVENESS_US = 60 * SECOND
+ROLES = ("silent", "twins", "voter", "withholder", "liar", "usurper", "forger")
+
+CONFIG = LedgerConfig(
+    view_timeout_us=400 * MILLISECOND,
+    view_timeout_max_us=8 * SECOND,
+    silent_leader_timeout_us=200 * MILLISECOND,
+    silent_epochs=3,
+    rebroadcast_us=600 * MILLISECOND,
+    cut_grace_us=30 * MILLISECOND,
+    epoch_gap_us=100 * MILLISECOND,
+    quorum_alarm_us=5 * SECOND,
+    have_us=100 * MILLISECOND,
+    status_us=SECOND,
+    request_timeout_us=250 * MILLISECOND,
+    push_delay_us=20 * MILLISECOND,
+    push_retry_us=300 * MILLISECOND,
+    disconnect_us=2 * SECOND,
+    recovery_wait_us=500 * MILLISECOND,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a run may look like.
+
+    Args:
+        name: For the command line.
+        sizes: Numbers of validators to choose from.
+        epochs: How many epochs must become final.
+        real: Ed25519 and BLS instead of simulated signatures.
+        byzantine_extra: Byzantine validators beyond f; more than 0 must be able to break safety.
+        roles: Kinds of Byzantine validators to choose from.
+        config: Timers of all honest nodes.
+        stormy: Whether there are network faults and crashes.
+    """
+
+    name: str
+    sizes: tuple[int, ...] = (4, 4, 4, 4, 4, 4, 4, 4, 7, 10)
+    epochs: int = 3
+    real: bool = False
+    byzantine_extra: int = 0
+    roles: tuple[str, ...] = ROLES
+    config: LedgerConfig = CONFIG
+    stormy: bool = True
+
+
+FAST = Profile("fast")
+REAL = Profile("real", sizes=(4,), real=True)
+PROFILES = {profile.name: profile for profile in (FAST, REAL)}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run showed."""
+
+    seed: int
+    trace_digest: str
+    steps: int
+    virtual_us: int
+    epochs: int
+    violations: tuple[str, ...]
+    counts: tuple[tuple[str, int], ...]
+
+
+class Keys:
+    """All keys of one simulated mesh, real or simulated."""
+
+    def __init__(self, seed: int, *, real: bool) -> None:
+        self._seed = seed
+        self._real = real
+        self._simulated = SimulatedSignatures()
+        self._simulated_votes = SimulatedVotes()
+        signatures: SignatureScheme = Ed25519() if real else self._simulated
+        votes: VoteScheme = Bls() if real else self._simulated_votes
+        self.schemes = Schemes(signatures, votes)
+
+    def signer(self, name: str) -> Signer:
+        return Ed25519Signer(self._secret(name)) if self._real else self._simulated.signer(name)
+
+    def vote_signer(self, name: str) -> VoteSigner:
+        if self._real:
+            return BlsSigner(self._secret(name))
+        return self._simulated_votes.signer(name)
+
+    def _secret(self, name: str) -> bytes:
+        return Dice(self._seed * 1_000_003 + int.from_bytes(name.encode(), "big")).bytes(32)
+
+
+class Mesh:
+    """Genesis and keys of one simulated mesh."""
+
+    def __init__(self, size: int, keys: Keys) -> None:
+        self.keys = keys
+        self.names = tuple(NodeId(f"v{place:02}") for place in range(size))
+        self.authority = keys.signer("authority")
+        entries = []
+        for name in self.names:
+            voter = keys.vote_signer(name)
+            public = keys.signer(name).public_key
+            entries.append(ValidatorEntry(name, public, voter.public_key, voter.prove_possession()))
+        self.genesis = Genesis(
+            name="simulated",
+            start=START,
+            epoch_duration_us=EPOCH_US,
+            ca_keys=(self.authority.public_key,),
+            validators=tuple(entries),
+            dev=size < 4,
+        )
+        self.chain = self.genesis.chain_id()
+
+    def validator_keys(self, name: NodeId) -> ValidatorKeys:
+        return ValidatorKeys(name, self.keys.signer(name), self.keys.vote_signer(name))
+
+    def edge_keys(self, name: NodeId) -> EdgeKeys:
+        signer = self.keys.signer(name)
+        certificate = NodeCertificate(
+            chain=self.chain,
+            node_id=name,
+            role="edge",
+            tenant="tenant",
+            key=signer.public_key,
+            not_before_ms=(START - DAY) // MILLISECOND,
+            not_after_ms=(START + DAY) // MILLISECOND,
+        )
+        return EdgeKeys(name, signer, issue(certificate, self.authority))
+
+
+class Scenario:
+    """Sets up one run and judges it.
+
+    Args:
+        seed: Decides everything.
+        profile: What it may look like.
+        ledger_type: The validator to test; mutants are subclasses.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        profile: Profile,
+        ledger_type: type[ValidatorLedger] = ValidatorLedger,
+    ) -> None:
+        self.seed = seed
+        self.profile = profile
+        self._ledger_type = ledger_type
+        self._dice = Dice(seed)
+        dice = self._dice
+        size = dice.pick(profile.sizes)
+        self._mesh = Mesh(size, Keys(seed, real=profile.real))
+        calm = START + EPOCH_US + (dice.between(1, 5) * SECOND if profile.stormy else 0)
+        self._weather = self._draw_weather(calm)
+        partitions = self._draw_partitions(calm)
+        network = Network(Dice(dice.word()), self._weather, partitions)
+        recode = 1 if profile.real else 37
+        self.world = World(network, Dice(dice.word()), START, self._watch, recode)
+        self._validators = self._make_validators()
+        self._edges = self._make_edges()
+        honest = {host.name: True for host in self.world.hosts.values() if host.honest}
+        self.invariants = Invariants(self._validators, honest)
+
+    def _watch(self, host: Host, seen: Effect) -> None:
+        self.invariants.watch(host, seen)  # type: ignore[arg-type]  # only observations come here
+
+    def _draw_weather(self, calm: int) -> Weather:
+        dice = self._dice
+        if not self.profile.stormy:
+            return Weather(calm, 20_000, 0, 0)
+        delay = dice.pick((5_000, 30_000, 30_000, 200_000, 600_000))
+        loss, duplicates = dice.pick((0, 0, 5, 20)), dice.pick((0, 0, 10))
+        return Weather(calm, delay, loss, duplicates)
+
+    def _draw_partitions(self, calm: int) -> tuple[Partition, ...]:
+        if not self.profile.stormy:
+            return ()
+        partitions = []
+        for _ in range(self._dice.below(3)):
+            start = START + self._dice.below(calm - START)
+            side = self._dice.sample(self._mesh.names, self._dice.between(1, 2))
+            end = min(calm, start + self._dice.between(1, 20) * 100 * MILLISECOND)
+            partitions.append(Partition(start, end, tuple(side)))
+        return tuple(partitions)
+
+    # -- hosts ------------------------------------------------------------------------------
+
+    def _make_validators(self) -> list[Host]:
+        dice, names = self._dice, self._mesh.names
+        faults = (len(names) - 1) // 3
+        count = faults if dice.chance(70) else dice.below(faults + 1)
+        if self.profile.byzantine_extra:
+            count = faults + self.profile.byzantine_extra
+        traitors = dice.sample(names, count)
+        hosts = []
+        for place, name in enumerate(names):
+            friends = tuple(other for other in names if other != name)
+            if name in traitors:
+                build = self._traitor(place, name)
+            else:
+                build = self._honest_build(name)
+            host = Host(name, build, name not in traitors, friends)
+            if host.honest and self.profile.stormy:
+                host.skew_us = dice.between(-100, 100) * MILLISECOND
+                self._plan_crashes(host)
+            self.world.add(host)
+            hosts.append(host)
+        return hosts
+
+    def _honest_build(self, name: NodeId) -> Callable[[Disk], Machine]:
+        return lambda disk: self._ledger(self._ledger_type, name, disk)
+
+    def _ledger(
+        self, ledger_type: type[ValidatorLedger], name: NodeId, disk: Disk
+    ) -> ValidatorLedger:
+        mesh = self._mesh
+        return ledger_type(
+            mesh.genesis, mesh.validator_keys(name), mesh.keys.schemes, disk, self.profile.config
+        )
+
+    def _traitor(self, place: int, name: NodeId) -> Callable[[Disk], Machine]:
+        role = self._dice.pick(self.profile.roles)
+        dice = Dice(self._dice.word())
+        keys = self._mesh.validator_keys(name)
+        seat = Seat(place, keys.signer, keys.vote_signer)
+
+        def build(disk: Disk) -> Machine:
+            honest = lambda own: self._ledger(ValidatorLedger, name, own)  # noqa: E731
+            match role:
+                case "twins":
+                    return Twins(honest, dice)
+                case "voter":
+                    return Voter(honest(disk), seat, dice)
+                case "withholder":
+                    return Withholder(honest(disk), dice)
+                case "liar":
+                    return self._ledger(Liar, name, disk)
+                case "usurper":
+                    return Voter(self._ledger(Usurper, name, disk), seat, dice)
+                case "forger":
+                    return Forger(honest(disk), place, dice)
+                case _:
+                    return Silent()
+
+        return build
+
+    def _plan_crashes(self, host: Host) -> None:
+        dice = self._dice
+        for _ in range(dice.pick((0, 0, 1, 2))):
+            when = START + EPOCH_US // 2 + dice.below(self._weather.calm_at - START)
+
+            def arm() -> None:
+                host.crash_in = dice.between(1, 60)
+                host.down_us = dice.between(50, 1_500) * MILLISECOND
+
+            self.world.at(when, arm)
+
+    def _make_edges(self) -> list[Host]:
+        dice = self._dice
+        hosts = []
+        for place in range(dice.between(1, 2)):
+            forks = dice.chance(20)
+            name = NodeId(f"e{place:02}")
+            friends = tuple(dice.sample(self._mesh.names, 3))
+            build = self._edge_build(name, twins=forks)
+            host = Host(name, build, not forks, friends)
+            if not forks and self.profile.stormy:
+                self._plan_crashes(host)
+            self.world.add(host)
+            hosts.append(host)
+            self._plan_events(host)
+        return hosts
+
+    def _edge_build(self, name: NodeId, *, twins: bool) -> Callable[[Disk], Machine]:
+        mesh, salt = self._mesh, Dice(self._dice.word())
+        keys = mesh.edge_keys(name)
+
+        def build(disk: Disk) -> Machine:
+            host = EdgeHost(disk, salt.bytes)
+            return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, host, self.profile.config)
+
+        if twins:
+            audience = Dice(self._dice.word())
+            return lambda _disk: Twins(build, audience)
+        return build
+
+    def _plan_events(self, host: Host) -> None:
+        """Let an edge write events now and then until after the network calmed down."""
+        span = self._weather.calm_at - START + 2 * SECOND
+        for number in range(self._dice.between(3, 8)):
+            when = START + self._dice.below(span)
+            event = Event("ids_alert", f"event {number} of {host.name}".encode())
+            self.world.at(when, lambda event=event: self._write(host, event))  # type: ignore[misc]
+
+    def _write(self, host: Host, event: Event) -> None:
+        def append(machine: Machine, now: Instant) -> list[Effect]:
+            if isinstance(machine, Twins):
+                return machine.each(append, now)
+            if isinstance(machine, EdgeLedger):
+                return machine.append([event], now)
+            return []
+
+        self.world.act(host, append)
+
+    # -- the run ----------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Run to the end of the wanted epochs, or to the bound of patience."""
+        for host in list(self.world.hosts.values()):
+            self.world.boot(host)
+        end = self._weather.calm_at + LIVENESS_US
+        finished = self.world.run_until(end, self._finished)
+        violations = list(self.invariants.violations)
+        if not finished and not violations:
+            reached = {host.name: self._reached(host) for host in self._validators if host.honest}
+            violations.append(f"I10: not all final in time: {reached}")
+        return Outcome(
+            self.seed,
+            self.world.trace_digest(),
+            self.world.steps,
+            self.world.now - START,
+            min(self._reached(host) for host in self._validators if host.honest),
+            tuple(violations),
+            tuple(sorted(self.invariants.counts.items())),
+        )
+
+    def _finished(self) -> bool:
+        if self.invariants.violations:
+            return True
+        if self.world.now < self._weather.calm_at:
+            return False
+        wanted = self.profile.epochs
+        return all(self._reached(host) >= wanted for host in self._validators if host.honest)
+
+    def _reached(self, host: Host) -> int:
+        return self.invariants.progress.get(host.name, -1) + 1
+
+
+def run(
+    seed: int,
+    profile: Profile = FAST,
+    ledger_type: type[ValidatorLedger] = ValidatorLedger,
+) -> Outcome:
+    """Run one seed."""
+    return Scenario(seed, profile, ledger_type).run()
