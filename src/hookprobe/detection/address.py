@@ -12,8 +12,8 @@ from typing import NoReturn, final
 
 from hookprobe.errors import MalformedError
 
-# Enough for the busiest minute of an edge; 64 Ki entries cost about 20 MB at most.
-_CACHE_MAX = 1 << 16
+# Enough for the busiest minute of an edge; each entry costs about 250 bytes.
+_CACHE_MAX = 1 << 13
 _TEXT_MAX = 64
 
 # 224.0.0.0/4 (RFC 5771) up to 240.0.0.0/4, and ff00::/8 (RFC 4291 section 2.7).

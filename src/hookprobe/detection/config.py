@@ -24,7 +24,7 @@ class Rule:
 
     bucket_us: int
     threshold: int
-    keys_max: int = 8192
+    keys_max: int = 4096
     items_max: int = 512
 
 
@@ -172,7 +172,7 @@ class DetectionConfig:
     incidents: IncidentConfig = field(default_factory=IncidentConfig)
     # Two interfaces see one packet microseconds apart; forwarding under load takes longer.
     double_skew_us: int = 50_000
-    doubles_max: int = 16_384
+    doubles_max: int = 8192
     future_skew_us: int = 5 * MINUTE
     sensors_max: int = 16
     streams_max: int = 64

@@ -6,7 +6,7 @@ when they are the same report read twice. A report that an interface repeats at 
 real: a rule may well match twice in one flow.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -43,7 +43,7 @@ class DoubleFilter:
     def __init__(self, skew_us: int, keys_max: int) -> None:
         self._skew_us = skew_us
         self._keys_max = keys_max
-        self._seen: OrderedDict[Hashable, deque[_Sighting]] = OrderedDict()
+        self._seen: OrderedDict[Hashable, list[_Sighting]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -55,14 +55,14 @@ class DoubleFilter:
             return False
         sightings = self._seen.get(key)
         if sightings is None:
-            sightings = self._seen[key] = deque(maxlen=SIGHTINGS_MAX)
+            sightings = self._seen[key] = []
             if len(self._seen) > self._keys_max:
                 self._seen.popitem(last=False)
         else:
             self._seen.move_to_end(key)
         return self._is_known(sightings, _view(record), record.at)
 
-    def _is_known(self, sightings: deque[_Sighting], view: tuple[str, str], at: int) -> bool:
+    def _is_known(self, sightings: list[_Sighting], view: tuple[str, str], at: int) -> bool:
         if any(sighting.views.get(view) == at for sighting in sightings):
             return True
         for sighting in sightings:
@@ -70,6 +70,7 @@ class DoubleFilter:
                 sighting.views[view] = at
                 return True
         sightings.append(_Sighting(at, {view: at}))
+        del sightings[:-SIGHTINGS_MAX]
         return False
 
 
