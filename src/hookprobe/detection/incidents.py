@@ -15,7 +15,7 @@ Left to others: what qualifies (`alert_policy`, the detectors) and what is share
 """
 
 from bisect import insort
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
@@ -123,12 +123,13 @@ class IncidentBook:
         self._keyed = keyed
         self._announced = frozenset(announced)
         self._open: OrderedDict[str, _Record] = OrderedDict()
+        self._open_by_sensor: Counter[str] = Counter()
         self._closed: OrderedDict[str, _Record] = OrderedDict()
         self._suspects: OrderedDict[tuple[str, bytes, int], _Suspect] = OrderedDict()
 
-    @property
-    def open_count(self) -> int:
-        return len(self._open)
+    def open_count(self, sensor: str) -> int:
+        """How many incidents of a sensor are open."""
+        return self._open_by_sensor[sensor]
 
     def observe_finding(self, sensor: str, finding: Finding) -> list[IncidentEffect]:
         """Take evidence of one of our own detectors."""
@@ -262,6 +263,7 @@ class IncidentBook:
             record = _opened(evidence, key, window)
         if key not in self._open:
             self._open[key] = record
+            self._open_by_sensor[record.sensor] += 1
             if len(self._open) > self._config.open_max:
                 effects += self._close(next(iter(self._open)))
         worse = self._merge(record, evidence)
@@ -340,12 +342,14 @@ class IncidentBook:
         ]
         return [effect for key in due for effect in self._close(key)]
 
-    def close_all(self) -> list[IncidentEffect]:
-        """Close everything: no line has come for a while."""
-        return [effect for key in list(self._open) for effect in self._close(key)]
+    def close_sensor(self, sensor: str) -> list[IncidentEffect]:
+        """Close all incidents of a sensor: it has said nothing for a while."""
+        due = [key for key, record in self._open.items() if record.sensor == sensor]
+        return [effect for key in due for effect in self._close(key)]
 
     def _close(self, key: str) -> list[IncidentEffect]:
         record = self._open.pop(key)
+        self._open_by_sensor[record.sensor] -= 1
         self._closed[key] = record
         if len(self._closed) > self._config.closed_max:
             self._closed.popitem(last=False)

@@ -89,6 +89,7 @@ class _Lane:
     doubles: DoubleFilter
     detectors: tuple[Detector, ...]
     watermark: Instant
+    idle_at: Instant
     minute: int = 0
 
 
@@ -118,7 +119,6 @@ class Detection:
         self._book = IncidentBook(config.incidents, self._home, keyed, announced)
         self._lanes: dict[str, _Lane] = {}
         self._streams: dict[Sensor, _Stream] = {}
-        self._idle_at: Instant | None = None
         self._lines = 0
         self._doubles = 0
         self._records: Counter[str] = Counter()
@@ -142,7 +142,7 @@ class Detection:
         self._lines += 1
         lane, stream = self._lane(sensor.name), self._stream(sensor)
         stream.position = max(stream.position, position)
-        self._idle_at = Instant(now + self._config.incidents.idle_us)
+        lane.idle_at = Instant(now + self._config.incidents.idle_us)
         try:
             record = self._parse(sensor, stream, line)
             if record is None:
@@ -158,14 +158,17 @@ class Detection:
         return self._observe(sensor, lane, record)
 
     def next_timeout(self) -> Instant | None:
-        """When silence closes the open incidents; None where none is open."""
-        return self._idle_at if self._book.open_count else None
+        """When silence closes a sensor's incidents; None where none is open."""
+        due = [lane.idle_at for name, lane in self._lanes.items() if self._book.open_count(name)]
+        return min(due, default=None)
 
     def handle_timeout(self, now: Instant) -> list[DetectionEffect]:
-        """Close the open incidents if no line has come for `idle_us`."""
-        if self._idle_at is None or now < self._idle_at:
-            return []
-        return [*self._book.close_all()]
+        """Close the incidents of each sensor that has sent no line for `idle_us`."""
+        effects: list[DetectionEffect] = []
+        for name, lane in self._lanes.items():
+            if self._book.open_count(name) and now >= lane.idle_at:
+                effects += self._book.close_sensor(name)
+        return effects
 
     def low_watermark(self, sensor: Sensor) -> int:
         """Return the stream position to read again from after a restart.
@@ -257,6 +260,7 @@ class Detection:
                 CertificateDetector(),
             ),
             watermark=Instant(0),
+            idle_at=Instant(0),
         )
 
     def _stream(self, sensor: Sensor) -> _Stream:

@@ -77,8 +77,7 @@ def replay(
     for line in lines:
         result.effects += machine.receive_line(sensor, line, position, now)
         position += len(line)
-    due = machine.next_timeout()
-    if due is not None:
+    while (due := machine.next_timeout()) is not None:
         result.effects += machine.handle_timeout(due)
     return result
 

@@ -210,7 +210,7 @@ def test_open_and_closed_incidents_are_bounded() -> None:
     ]
     # The oldest is closed, and told, before the sixth opens.
     assert sum(isinstance(each, IncidentClosed) for each in effects) == 15
-    assert detection._book.open_count == 5
+    assert detection._book.open_count(SENSOR.name) == 5
     assert len(detection._book._closed) == 4
 
 

@@ -72,6 +72,19 @@ def test_silence_closes_what_is_open() -> None:
     assert detection.next_timeout() is None
 
 
+def test_a_busy_sensor_does_not_keep_a_silent_ones_incidents_open() -> None:
+    detection = made()
+    detection.receive_line(Sensor("silent"), alert(0, ENDS), 0, LATER)
+    later = Instant(LATER + 4 * MINUTE)
+    detection.receive_line(Sensor("busy"), alert(0, ENDS), 0, later)
+    due = detection.next_timeout()
+    assert due == LATER + 5 * MINUTE
+    (closed,) = detection.handle_timeout(due)
+    assert isinstance(closed, IncidentClosed)
+    assert closed.incident.sensor == "silent"
+    assert detection.next_timeout() == later + 5 * MINUTE
+
+
 def test_health_is_passed_on() -> None:
     line = eve("stats", 0, stats={"capture": {"kernel_packets": 9, "kernel_drops": 3}})
     (reported,) = made().receive_line(SENSOR, line, 0, LATER)
