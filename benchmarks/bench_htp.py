@@ -1,0 +1,262 @@
+"""What the transport costs: handshakes, sealed packets, heartbeats, messages, memory.
+
+Everything runs in one process without sockets, on CPU time of the side that is named. Figures are
+the best of several rounds.
+"""
+
+import hashlib
+import time
+import tracemalloc
+from collections.abc import Callable
+
+from hookprobe.crypto.agreement import AgreementKey, MlKem
+from hookprobe.crypto.sealing import CipherCache
+from hookprobe.crypto.signing import Ed25519, Ed25519Signer
+from hookprobe.htp.channels import Channel
+from hookprobe.htp.config import SUITE_CLASSICAL, SUITE_HYBRID, HtpConfig
+from hookprobe.htp.effects import Address, Effect, MessageReceived, Transmit
+from hookprobe.htp.endpoint import Endpoint
+from hookprobe.htp.keys import SessionKeys
+from hookprobe.htp.packet import PacketType, decode_header
+from hookprobe.htp.seams import LocalIdentity, PinnedPeer, RegisteredPeer, Seams
+from hookprobe.htp.session import Session, SessionNames
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
+
+ROUNDS = 3
+NOW = Instant(1_800_000_000 * SECOND)
+FINGERPRINT = b"f" * 64
+VALIDATOR = Address("10.0.0.1", 4719)
+LIMITS = HtpConfig(attest_rate_per_s=10**6, attest_burst=10**6, unconfirmed_max=10**6,
+                   peers_max=10**6, reset_rate_per_s=10**6)  # fmt: skip
+
+Row = tuple[str, float, str]
+
+
+class Plain:
+    """Registry, source and check in one; resonance costs nothing here."""
+
+    def __init__(self) -> None:
+        self.peers: dict[NodeId, RegisteredPeer] = {}
+
+    def find(self, node: NodeId) -> RegisteredPeer | None:
+        return self.peers.get(node)
+
+    def w_fingerprint(self) -> bytes:
+        return FINGERPRINT
+
+    def respond(self, challenge: bytes) -> tuple[bytes, bytes]:
+        digest = hashlib.sha256(challenge).digest()
+        return digest, digest
+
+    def check(
+        self, node: NodeId, fingerprint: bytes, challenge: bytes, rdv: bytes, posf: bytes
+    ) -> bool:
+        del node, fingerprint
+        return rdv == posf == hashlib.sha256(challenge).digest()
+
+
+def seeded(label: str) -> Callable[[int], bytes]:
+    counter = 0
+
+    def draw(count: int) -> bytes:
+        nonlocal counter
+        counter += 1
+        return hashlib.shake_256(f"{label}/{counter}".encode()).digest(count)
+
+    return draw
+
+
+def endpoint(name: str, plain: Plain, config: HtpConfig = LIMITS) -> tuple[Endpoint, LocalIdentity]:
+    seed = hashlib.sha256(name.encode()).digest()
+    identity = LocalIdentity(NodeId(name), Ed25519Signer(seed), AgreementKey(seed), seed)
+    plain.peers[identity.node] = RegisteredPeer(identity.signer.public_key, True, FINGERPRINT)
+    seams = Seams(plain, plain, plain, Ed25519(), MlKem())
+    return Endpoint(config, identity, seams, seeded(name), NOW), identity
+
+
+def datagrams(effects: list[Effect]) -> list[bytes]:
+    return [effect.data for effect in effects if isinstance(effect, Transmit)]
+
+
+class Meter:
+    """CPU seconds spent inside measured calls."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+
+    def feed(
+        self, target: Endpoint, packets: list[bytes], source: Address, now: Instant = NOW
+    ) -> list[bytes]:
+        begin = time.process_time()
+        out = [
+            data for packet in packets
+            for data in datagrams(target.receive_datagram(packet, source, now))
+        ]  # fmt: skip
+        self.spent += time.process_time() - begin
+        return out
+
+
+def handshakes(suite: int, count: int) -> tuple[float, float]:
+    """Return handshakes a second of CPU: (answering side, dialling side)."""
+    plain = Plain()
+    validator, identity = endpoint("validator", plain)
+    pinned = PinnedPeer(identity.node, VALIDATOR, identity.static_key.public_key)
+    answering, dialling = Meter(), Meter()
+    config = HtpConfig(suites_offered=suite)
+    for number in range(count):
+        edge, _ = endpoint(f"edge-{number}", plain, config)
+        source = Address(f"10.1.{number >> 8}.{number & 255}", 4719)
+        begin = time.process_time()
+        hello = datagrams(edge.connect(pinned, NOW))
+        dialling.spent += time.process_time() - begin
+        challenge = answering.feed(validator, hello, source)
+        attest = dialling.feed(edge, challenge, VALIDATOR)
+        accept = answering.feed(validator, attest, source)
+        confirm = dialling.feed(edge, accept, VALIDATOR)
+        answering.feed(validator, confirm, source)
+    assert len(validator.peers) == count
+    return count / answering.spent, count / dialling.spent
+
+
+def best(measure: Callable[[], float]) -> float:
+    return max(measure() for _ in range(ROUNDS))
+
+
+def session_pair() -> tuple[Session, Session]:
+    keys = SessionKeys(b"1" * 32, b"2" * 32, b"3" * 4, b"4" * 4, b"5" * 32, b"6" * 32)
+    names = SessionNames(NodeId("peer"), True, b"a" * 8, b"b" * 8, b"", SUITE_HYBRID)
+    ciphers = CipherCache(8)
+    mirrored = names._replace(dialled=False, local_token=b"b" * 8, remote_token=b"a" * 8)
+    return Session(keys, names, ciphers, 10, NOW), Session(keys, mirrored, ciphers, 10, NOW)
+
+
+def sealed_packets(count: int) -> tuple[float, float]:
+    """Return full-size packets a second: (sealed, opened)."""
+    sender, receiver = session_pair()
+    payload = bytes(1084)
+    begin = time.process_time()
+    packets = [sender.seal(PacketType.DATA, payload, NOW) for _ in range(count)]
+    sealed = count / (time.process_time() - begin)
+    begin = time.process_time()
+    for packet in packets:
+        receiver.open(decode_header(packet), packet)
+    return sealed, count / (time.process_time() - begin)
+
+
+def connected(plain: Plain) -> tuple[Endpoint, Endpoint, NodeId]:
+    validator, identity = endpoint("validator", plain)
+    edge, _ = endpoint("edge", plain)
+    pinned = PinnedPeer(identity.node, VALIDATOR, identity.static_key.public_key)
+    meter, source = Meter(), Address("10.0.0.2", 4719)
+    packets = datagrams(edge.connect(pinned, NOW))
+    for turn in range(8):
+        target, at = (validator, source) if turn % 2 == 0 else (edge, VALIDATOR)
+        packets = meter.feed(target, packets, at)
+    return edge, validator, identity.node
+
+
+def messages(size: int, count: int) -> float:
+    """Return messages a second of CPU of both ends together, over a lossless link."""
+    edge, validator, node = connected(Plain())
+    now, source, delivered, sent = NOW, Address("10.0.0.2", 4719), 0, 0
+    packets: list[bytes] = []
+    payload = bytes(size)
+    begin = time.process_time()
+    while delivered < count:
+        now = Instant(now + MILLISECOND)
+        while sent < count and sent - delivered < 64:
+            packets += datagrams(edge.send(node, Channel.TER, payload, now))
+            sent += 1
+        effects = validator.receive_batch([(data, source) for data in packets], now)
+        effects += validator.handle_timeout(now)
+        delivered += sum(isinstance(effect, MessageReceived) for effect in effects)
+        back = [(data, VALIDATOR) for data in datagrams(effects)]
+        packets = datagrams(edge.receive_batch(back, now) + edge.handle_timeout(now))
+    return count / (time.process_time() - begin)
+
+
+def round_trips(count: int) -> float:
+    """Return the microseconds both ends spend on a 200-byte question and its answer."""
+    edge, validator, node = connected(Plain())
+    source, now = Address("10.0.0.2", 4719), NOW
+    begin = time.process_time()
+    for _ in range(count):
+        now = Instant(now + MILLISECOND)
+        for data in datagrams(edge.send(node, Channel.CONSENSUS, bytes(200), now)):
+            effects = validator.receive_datagram(data, source, now)
+            effects += validator.send(NodeId("edge"), Channel.CONSENSUS, bytes(200), now)
+            for back in datagrams(effects):
+                edge.receive_datagram(back, VALIDATOR, now)
+        edge.handle_timeout(now)
+    return (time.process_time() - begin) / count * 1e6
+
+
+def session_bytes(count: int) -> float:
+    """Return the bytes an answering endpoint holds for one idle peer."""
+    plain = Plain()
+    validator, identity = endpoint("validator", plain, HtpConfig(
+        attest_rate_per_s=10**6, attest_burst=10**6, unconfirmed_max=10**6, used_cookies_max=1,
+        prefixes_max=1, ciphers_max=2))  # fmt: skip
+    pinned = PinnedPeer(identity.node, VALIDATOR, identity.static_key.public_key)
+    meter = Meter()
+    tracemalloc.start()
+    before = 0
+    for number in range(count + 1):
+        edge, _ = endpoint(f"edge-{number}", plain)
+        packets = datagrams(edge.connect(pinned, NOW))
+        for turn in range(6):
+            target, at = (validator, Address("10.0.0.2", 4719)) if turn % 2 == 0 else (
+                edge, VALIDATOR)  # fmt: skip
+            packets = meter.feed(target, packets, at)
+        del edge
+        if number == 0:
+            before = tracemalloc.get_traced_memory()[0]
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    return held / count
+
+
+def flood(kind: str, count: int) -> float:
+    """Return the microseconds that one hostile datagram costs."""
+    plain = Plain()
+    validator, identity = endpoint("validator", plain)
+    edge, _ = endpoint("edge", plain)
+    pinned = PinnedPeer(identity.node, VALIDATOR, identity.static_key.public_key)
+    (hello,) = datagrams(edge.connect(pinned, NOW))
+    data = {
+        "junk HELLO": hello[:-1] + b"\0",
+        "valid HELLO": hello,
+        "bad cookie": b"\0\2\0\3\0\0\0\1" + bytes(42) + b"\0\1" + bytes(324),
+    }[kind]
+    meter, source = Meter(), Address("10.0.0.2", 4719)
+    meter.feed(validator, [data] * count, source)
+    return meter.spent / count * 1e6
+
+
+def run() -> list[Row]:
+    """Measure everything."""
+    rows: list[Row] = []
+    for suite, name in ((SUITE_CLASSICAL, "classical"), (SUITE_HYBRID, "hybrid")):
+        figures = [handshakes(suite, 300) for _ in range(ROUNDS)]
+        answering = max(figure[0] for figure in figures)
+        rows.append((f"HTP handshakes answered, {name}", answering, "/s of CPU"))
+        dialling = max(figure[1] for figure in figures)
+        rows.append((f"HTP handshakes dialled, {name}", dialling, "/s of CPU"))
+    sealing = [sealed_packets(20_000) for _ in range(ROUNDS)]
+    rows.append(("HTP packets sealed, 1200 B", max(one[0] for one in sealing), "/s of CPU"))
+    rows.append(("HTP packets opened, 1200 B", max(one[1] for one in sealing), "/s of CPU"))
+    for size, count in ((100, 10_000), (10_000, 1000), (100_000, 150)):
+        value = best(lambda size=size, count=count: messages(size, count))  # type: ignore[misc] # loop values bound
+        rows.append((f"HTP messages of {size} B, both ends", value, "/s of CPU"))
+    rows.append(("HTP question and answer, both ends", -best(lambda: -round_trips(3000)), "us"))
+    for kind in ("junk HELLO", "valid HELLO", "bad cookie"):
+        cost = -best(lambda kind=kind: -flood(kind, 5000))  # type: ignore[misc] # loop value bound
+        rows.append((f"HTP flood: {kind}", cost, "us each"))
+    rows.append(("HTP memory of an idle session", session_bytes(150), "bytes"))
+    return rows
+
+
+if __name__ == "__main__":
+    for label, value, unit in run():
+        print(f"{label:45} {value:12,.1f} {unit}")
