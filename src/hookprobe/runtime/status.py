@@ -62,6 +62,8 @@ class StatusBoard:
             case ledger.CheckpointFinalized(epoch):
                 self._epoch = epoch
                 self._quorum_lost = False
+            case ledger.ReceiptReceived(epoch):
+                self._epoch = epoch
             case ledger.QuorumLost():
                 self._quorum_lost = True
             case IncidentRecorded():

@@ -1,0 +1,442 @@
+"""Evidence bundles: blocks with everything needed to verify them offline (DSM spec 2.9).
+
+A bundle is a text of lines; each line is canonical JSON and ends with one newline:
+
+    1    {"blocks": N, "chain": hex, "digest": hex, "receipts": M,
+          "type": "hookprobe-bundle", "v": 1}
+    2    {"document": {genesis}, "type": "genesis"}
+    then for each receipt, ordered by (node_id, inc, first):
+         {"certificate": {"bitmap": hex, "signature": hex, "view": v},
+          "first": seq, "header": {...}, "inc": i, "last": seq, "node_id": name,
+          "proof": [hex, ...], "start": leaf, "type": "receipt"}
+    and behind it its blocks first..last, ascending:
+         {"block": {...}, "signature": hex, "type": "block"}
+         with "payload": hex and "salt": hex where the payload is disclosed
+
+`digest` is SHA-256 over all bytes behind line 1. The first receipt of a chain begins at block 1,
+whose body carries the node's certificate; later receipts may leave gaps.
+
+What holds for each part:
+
+    chain        H(genesis, genesis document); equals the chain in every block and header
+    header hash  H(checkpoint, canonical header)
+    certificate  BLS aggregate by n-f distinct members of the genesis set over the vote message
+                 "HPDSM1" 0 0 || chain || 3 || epoch u64 || view u32 || header hash
+    receipt      RFC 6962 range proof: block ids are leaves start.. of header.count leaves
+    block        id = H(microblock, block); Ed25519 by the certified key over H(microblock-sig, id)
+    payload      payload_hash = SHA-256 under its label over salt and payload
+
+H(label, x) = SHA-256(label || 0x00 || x). Nothing in a bundle is ignored, so any changed, missing
+or moved byte fails. Whether the chain is the right one is for the reader to say: pin its id.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
+from hookprobe.dsm.checkpoint import Range, header_hash, parse_header
+from hookprobe.dsm.court import Court, Schemes, convene
+from hookprobe.dsm.enrolment import check_enrolment, parse_enrolment
+from hookprobe.dsm.genesis import Genesis, decode_genesis
+from hookprobe.dsm.messages import Receipt
+from hookprobe.dsm.microblock import (
+    LaneKey,
+    Payload,
+    SignedBlock,
+    decode_block,
+    decode_payload,
+    lane_row,
+    parse_block,
+    verify_block,
+)
+from hookprobe.dsm.receipts import check_receipt, decode_receipt
+from hookprobe.dsm.store import StoreReader, Table, prefix_end
+from hookprobe.errors import MalformedError, RemoteError, UnavailableError, VerificationError
+from hookprobe.wire import canonical
+from hookprobe.wire.canonical import Json, JsonObject
+from hookprobe.wire.fields import Fields
+from hookprobe.wire.identifiers import NodeId, parse_node_id
+
+BUNDLE_MAX_BYTES = 256 << 20
+LINE_MAX_BYTES = 1 << 20
+_RECEIPTS_MAX = 100_000
+_PAYLOAD_CHARS_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BundleReport:
+    """What a bundle proves.
+
+    Attributes:
+        chain: The chain id.
+        pinned: Whether the reader said which chain it must be.
+        nodes: Whose blocks they are.
+        blocks: How many.
+        epochs: In which checkpoints they are, ascending.
+        voters: The fewest validators that certified one of them.
+        validators: How many validators the mesh has.
+        disclosed: Blocks whose payload is in the bundle.
+    """
+
+    chain: bytes
+    pinned: bool
+    nodes: tuple[NodeId, ...]
+    blocks: int
+    epochs: tuple[int, ...]
+    voters: int
+    validators: int
+    disclosed: int
+
+
+def export_bundle(
+    genesis: Genesis, node_id: NodeId, reader: StoreReader, block_id: bytes | None = None
+) -> bytes:
+    """Return a bundle of a node's proven blocks.
+
+    Args:
+        genesis: The chain's genesis document.
+        node_id: The node whose store it is.
+        reader: Its store.
+        block_id: Only the receipts needed to prove this block; None for all blocks.
+
+    Raises:
+        UnavailableError: No block, or not the one asked for, is proven yet.
+    """
+    lines: list[bytes] = [_line({"document": _object(genesis.encode()), "type": "genesis"})]
+    blocks = receipts = 0
+    for receipt, signed in _chosen(node_id, reader, block_id):
+        receipts += 1
+        blocks += len(signed)
+        lines.append(_line(_receipt_document(receipt)))
+        lines += [_line(_block_document(block, reader)) for block in signed]
+    rest = b"".join(lines)
+    head: JsonObject = {
+        "blocks": blocks,
+        "chain": genesis.chain_id().hex(),
+        "digest": hashlib.sha256(rest).hexdigest(),
+        "receipts": receipts,
+        "type": "hookprobe-bundle",
+        "v": 1,
+    }
+    return _line(head) + rest
+
+
+def _chosen(
+    node_id: NodeId, reader: StoreReader, block_id: bytes | None
+) -> list[tuple[Receipt, list[SignedBlock]]]:
+    rows = reader.scan(Table.RECEIPTS, b"", b"\xff" * 13, _RECEIPTS_MAX)
+    proven = [(receipt, _blocks(receipt, reader)) for receipt in _decoded(rows, node_id)]
+    if block_id is not None:
+        hit = next((r.range for r, signed in proven if any(b.id == block_id for b in signed)), None)
+        proven = [
+            (receipt, signed)
+            for receipt, signed in proven
+            if hit is not None
+            and receipt.range.inc == hit.inc
+            and receipt.range.first in {1, hit.first}
+        ]
+    if not proven:
+        raise UnavailableError(
+            f"{node_id}: no such block is in a certified checkpoint yet",
+            hint="wait for the next epoch, or look at hookprobe status",
+        )
+    return proven
+
+
+def _decoded(rows: Sequence[tuple[bytes, bytes]], node_id: NodeId) -> list[Receipt]:
+    receipts = [decode_receipt(value) for _, value in rows]
+    return [receipt for receipt in receipts if receipt.range.node_id == node_id]
+
+
+def _blocks(receipt: Receipt, reader: StoreReader) -> list[SignedBlock]:
+    lane = lane_row(receipt.range.lane)
+    start = lane + receipt.range.first.to_bytes(8, "big")
+    stop = prefix_end(lane + receipt.range.last.to_bytes(8, "big"))
+    return [
+        decode_block(value)
+        for _, value in reader.scan(Table.BLOCKS, start, stop, receipt.range.count)
+    ]
+
+
+def _receipt_document(receipt: Receipt) -> JsonObject:
+    proof: list[Json] = [item.hex() for item in receipt.proof]
+    return {
+        "certificate": {
+            "bitmap": receipt.certificate.bitmap.hex(),
+            "signature": receipt.certificate.signature.hex(),
+            "view": receipt.certificate.view,
+        },
+        "first": receipt.range.first,
+        "header": _object(receipt.header_raw),
+        "inc": receipt.range.inc,
+        "last": receipt.range.last,
+        "node_id": receipt.range.node_id,
+        "proof": proof,
+        "start": receipt.start,
+        "type": "receipt",
+    }
+
+
+def _block_document(signed: SignedBlock, reader: StoreReader) -> JsonObject:
+    document: JsonObject = {
+        "block": _object(signed.raw),
+        "signature": signed.signature.hex(),
+        "type": "block",
+    }
+    row = reader.get(Table.PAYLOADS, signed.id)
+    if row is not None:
+        payload = decode_payload(row)
+        document |= {"payload": payload.data.hex(), "salt": payload.salt.hex()}
+    return document
+
+
+def _object(raw: bytes) -> JsonObject:
+    return canonical.decode_object(raw)
+
+
+def _line(document: JsonObject) -> bytes:
+    return canonical.encode(document) + b"\n"
+
+
+class BundleVerifier:
+    """Verifies bundles; a genesis document that held once is not checked again.
+
+    Args:
+        schemes: How to check signatures.
+        trusted_chain: The chain id the reader trusts; None leaves that open, and says so.
+    """
+
+    def __init__(self, schemes: Schemes, trusted_chain: bytes | None = None) -> None:
+        self._schemes = schemes
+        self._trusted = trusted_chain
+        self._courts: dict[bytes, Court] = {}
+
+    def check(self, data: bytes) -> BundleReport:
+        """Verify a bundle.
+
+        Raises:
+            RemoteError: It does not hold; the message names the first line and thing at fault.
+        """
+        head, *rest = _split(data)
+        number = 1
+        manifest: JsonObject = {}
+        reading: _Reading | None = None
+        try:
+            manifest = canonical.decode_object(head, limit=LINE_MAX_BYTES)
+            for line in rest:
+                number += 1
+                document = canonical.decode_object(line, limit=LINE_MAX_BYTES)
+                if reading is None:
+                    reading = _Reading(self._court(document))
+                    Fields(manifest, "manifest").literal("chain", reading.court.chain.hex())
+                else:
+                    reading.take(document)
+            if reading is None:
+                raise MalformedError("the genesis document is missing")
+            reading.finish()
+            number = 1
+            self._check_manifest(manifest, reading, data[len(head) + 1 :])
+        except RemoteError as error:
+            raise type(error)(f"line {number}: {error.message}", hint=error.hint) from error
+        return reading.report(pinned=self._trusted is not None)
+
+    def _court(self, document: JsonObject) -> Court:
+        fields = Fields(document, "genesis line")
+        fields.literal("type", "genesis")
+        raw = canonical.encode(fields.object("document"))
+        fields.finish()
+        court = self._courts.get(raw)
+        if court is None:
+            court = convene(decode_genesis(raw), self._schemes)
+            self._courts = {raw: court}
+        if self._trusted is not None and court.chain != self._trusted:
+            raise VerificationError(
+                f"genesis document of chain {court.chain.hex()[:16]}, not of the trusted one"
+            )
+        return court
+
+    def _check_manifest(self, manifest: JsonObject, reading: "_Reading", rest: bytes) -> None:
+        fields = Fields(manifest, "manifest")
+        fields.literal("type", "hookprobe-bundle")
+        fields.literal("v", 1)
+        fields.literal("chain", reading.court.chain.hex())
+        fields.literal("blocks", reading.blocks)
+        fields.literal("receipts", reading.receipts)
+        fields.literal("digest", hashlib.sha256(rest).hexdigest())
+        fields.finish()
+
+
+def _split(data: bytes) -> list[bytes]:
+    if len(data) > BUNDLE_MAX_BYTES:
+        raise MalformedError(f"bundle of {len(data)} bytes, limit {BUNDLE_MAX_BYTES}")
+    *lines, end = data.split(b"\n")
+    if end or not lines:
+        raise MalformedError("bundle: the last line is not complete")
+    return lines
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A bundle as far as it has been verified."""
+
+    court: Court
+    receipts: int = 0
+    blocks: int = 0
+    disclosed: int = 0
+    voters: int = 1 << 30
+    epochs: dict[int, None] = field(default_factory=dict)
+    keys: dict[LaneKey, bytes] = field(default_factory=dict)
+    place: tuple[NodeId, int, int] | None = None
+    previous: SignedBlock | None = None
+    pending: Receipt | None = None
+    gathered: list[SignedBlock] = field(default_factory=list)
+
+    def take(self, document: JsonObject) -> None:
+        """Verify the next line."""
+        if self.pending is None:
+            self._take_receipt(document)
+        else:
+            self._take_block(document, self.pending)
+
+    def _take_receipt(self, document: JsonObject) -> None:
+        receipt = _parse_receipt(document)
+        covered = receipt.range
+        place = (covered.node_id, covered.inc, covered.first)
+        if self.place is not None and place <= self.place:
+            raise VerificationError("receipt: out of order")
+        if covered.lane not in self.keys and covered.first != 1:
+            raise VerificationError("receipt: the first one of a chain must begin at block 1")
+        self.place = (covered.node_id, covered.inc, covered.last)
+        self.pending = receipt
+        self.receipts += 1
+
+    def _take_block(self, document: JsonObject, receipt: Receipt) -> None:
+        signed, payload = _parse_block_line(document)
+        what = f"microblock {signed.block.node_id}/{signed.block.inc}/{signed.seq}"
+        covered = receipt.range
+        if signed.lane != covered.lane or signed.seq != covered.first + len(self.gathered):
+            raise VerificationError(
+                f"{what}: {covered.node_id}/{covered.inc}/{covered.first + len(self.gathered)}"
+                " is wanted here"
+            )
+        if signed.block.chain != self.court.chain:
+            raise VerificationError(f"{what}: of another chain")
+        self._check_link(signed, what)
+        verify_block(signed, self._key_of(signed), self.court.signatures)
+        if payload is not None:
+            if payload.hash() != signed.block.payload_hash:
+                raise VerificationError(f"{what}: the payload is not the one it was signed with")
+            self.disclosed += 1
+        self.gathered.append(signed)
+        self.previous = signed
+        self.blocks += 1
+        if len(self.gathered) == covered.count:
+            self._close(receipt)
+
+    def _check_link(self, signed: SignedBlock, what: str) -> None:
+        before = self.previous
+        adjacent = before is not None and (before.lane, before.seq + 1) == (signed.lane, signed.seq)
+        if adjacent and before is not None and signed.block.prev != before.id:
+            raise VerificationError(f"{what}: it does not follow the block before it")
+
+    def _key_of(self, signed: SignedBlock) -> bytes:
+        key = self.keys.get(signed.lane)
+        if key is not None:
+            return key
+        enrolment = parse_enrolment(signed.block.body or {})
+        if enrolment.certificate.node_id != signed.block.node_id:
+            raise VerificationError(f"enrolment of {signed.block.node_id}: of another node")
+        key = check_enrolment(
+            enrolment,
+            self.court.chain,
+            signed.block.timestamp_ms,
+            self.court.ca_keys,
+            self.court.signatures,
+        )
+        self.keys[signed.lane] = key
+        return key
+
+    def _close(self, receipt: Receipt) -> None:
+        """Verify the receipt over its blocks; the head is the last of them."""
+        ids = [signed.id for signed in self.gathered]
+        covered = receipt.range
+        whole = Range(covered.node_id, covered.inc, covered.first, covered.last, ids[-1])
+        header = check_receipt(
+            Receipt(receipt.header_raw, receipt.certificate, whole, receipt.start, receipt.proof),
+            ids,
+            self.court,
+        )
+        self.epochs[header.epoch] = None
+        self.voters = min(self.voters, len(receipt.certificate.signers()))
+        self.pending = None
+        self.gathered = []
+
+    def finish(self) -> None:
+        """Refuse a bundle that ends early or proves nothing."""
+        if self.pending is not None:
+            raise VerificationError("bundle: blocks of the last receipt are missing")
+        if not self.receipts:
+            raise VerificationError("bundle: it proves nothing")
+
+    def report(self, *, pinned: bool) -> BundleReport:
+        nodes = dict.fromkeys(node_id for node_id, _ in self.keys)
+        return BundleReport(
+            chain=self.court.chain,
+            pinned=pinned,
+            nodes=tuple(sorted(nodes)),
+            blocks=self.blocks,
+            epochs=tuple(sorted(self.epochs)),
+            voters=self.voters,
+            validators=self.court.validators.size,
+            disclosed=self.disclosed,
+        )
+
+
+def _parse_receipt(document: JsonObject) -> Receipt:
+    fields = Fields(document, "receipt")
+    fields.literal("type", "receipt")
+    raw = canonical.encode(fields.object("header"))
+    header = parse_header(raw)
+    sealed = Fields(fields.object("certificate"), "certificate")
+    certificate = QuorumCertificate(
+        kind=VoteKind.FINALIZE,
+        epoch=header.epoch,
+        view=sealed.integer("view", low=1, high=2**32 - 1),
+        digest=header_hash(raw),
+        bitmap=_hex(sealed.text("bitmap", limit=32), "bitmap"),
+        signature=sealed.hex("signature", 96),
+    )
+    sealed.finish()
+    covered = Range(
+        parse_node_id(fields.take("node_id")),
+        fields.integer("inc", low=1, high=2**32 - 1),
+        fields.integer("first", low=1),
+        fields.integer("last", low=1),
+        b"",  # the head is whatever the last block's id turns out to be
+    )
+    if covered.last < covered.first:
+        raise MalformedError("receipt: last block before the first")
+    proof = fields.array("proof", limit=128)
+    hashes = tuple(Fields({"proof": item}, "receipt").hex("proof", 32) for item in proof)
+    receipt = Receipt(raw, certificate, covered, fields.integer("start"), hashes)
+    fields.finish()
+    return receipt
+
+
+def _parse_block_line(document: JsonObject) -> tuple[SignedBlock, Payload | None]:
+    fields = Fields(document, "block line")
+    fields.literal("type", "block")
+    signed = parse_block(canonical.encode(fields.object("block")), fields.hex("signature", 64))
+    payload = None
+    if fields.has("payload"):
+        data = _hex(fields.text("payload", limit=_PAYLOAD_CHARS_MAX), "payload")
+        payload = Payload(fields.hex("salt", 16), data)
+    fields.finish()
+    return signed, payload
+
+
+def _hex(text: str, name: str) -> bytes:
+    if len(text) % 2 or text.strip("0123456789abcdef"):
+        raise MalformedError(f"{name} must be lower-case hex digits")
+    return bytes.fromhex(text)
