@@ -10,6 +10,7 @@ a retry, never memory.
 """
 
 import hmac
+from functools import lru_cache
 from hashlib import blake2s
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -20,6 +21,7 @@ from hookprobe.wire.instant import SECOND, Instant
 
 _MAPPED = bytes(10) + b"\xff\xff"
 _PREFIX6_BYTES = 7
+PACKED_MAX = 1024  # parsing an address costs as much as checking a cookie
 
 
 def pack_host(address: Address) -> bytes:
@@ -28,12 +30,17 @@ def pack_host(address: Address) -> bytes:
     Raises:
         MalformedError: Not an address in text form, or an impossible port.
     """
-    try:
-        host: IPv4Address | IPv6Address = ip_address(address.host)
-    except ValueError as error:
-        raise MalformedError("source address is not an IP address") from error
     if not 0 <= address.port <= 0xFFFF:
         raise MalformedError("source port out of range")
+    return _pack(address.host)
+
+
+@lru_cache(maxsize=PACKED_MAX)
+def _pack(text: str) -> bytes:
+    try:
+        host: IPv4Address | IPv6Address = ip_address(text)
+    except ValueError as error:
+        raise MalformedError("source address is not an IP address") from error
     return host.packed if host.version == 6 else _MAPPED + host.packed
 
 

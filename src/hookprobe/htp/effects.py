@@ -20,14 +20,11 @@ class DropReason(Enum):
     """Why a packet was dropped; every drop is silent on the wire."""
 
     MALFORMED = "malformed"
-    ADDRESS = "address"
     NOT_ANSWERING = "not_answering"
     MAC1 = "mac1"
     COOKIE = "cookie"
     RATE = "rate"
-    LIMIT = "limit"
     HANDSHAKE = "handshake"
-    SIGNATURE = "signature"
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 (the name of a reason, not a secret)
     REPLAY = "replay"
     SEAL = "seal"

@@ -253,9 +253,10 @@ class Endpoint:
         dial = self._dials.find(node)
         if dial is None:
             return []
-        if dial.state is DialState.IDLE and node in self._links:
-            dial.next_at = None  # the peer reached us first; `_end` starts the dial again
-            return []
+        link = self._links.get(node)
+        if dial.state is DialState.IDLE and link is not None:
+            dial.next_at = None  # the link stands, whoever dialled it; `_end` starts the dial again
+            return self._start_renewal(dial, link, now) if link.renewal_due else []
         return self._dials.drive(dial, dial.handle_timeout, now)
 
     def _expire_pending(self, now: Instant) -> None:
@@ -329,7 +330,7 @@ class Endpoint:
         link = self._links.get(names.peer)
         effects: list[Effect] = []
         if accepted.continues and link is not None:
-            effects += self._renew(link, session, now)
+            effects += self._renew(link, session, None, now)
         elif link is not None and self._peer_precedes(link, now):
             return self._refuse(session, dial.peer.address, now)
         else:
@@ -356,7 +357,7 @@ class Endpoint:
             if pending.continues is not link:
                 return self._refuse(session, pending.address, now)
             session.move(PhaseEvent.OPENED)
-            return self._renew(link, session, now)
+            return self._renew(link, session, pending.fingerprint, now)
         if link is not None and has_precedence(
             link, self._identity.node, self._config.silence_us, now
         ):
@@ -384,8 +385,10 @@ class Endpoint:
         self._links[link.peer] = link
         return link
 
-    def _renew(self, link: Link, session: Session, now: Instant) -> list[Effect]:
-        gone = link.renew(session, now)
+    def _renew(
+        self, link: Link, session: Session, fingerprint: bytes | None, now: Instant
+    ) -> list[Effect]:
+        gone = link.renew(session, fingerprint, now)
         if gone is not None:
             self._drop(gone)
         return [SessionRenewed(link.peer)]
@@ -471,11 +474,15 @@ class Endpoint:
             return effects + self._end(link, link.ended, now)
         dial = self._dials.find(link.peer)
         if link.renewal_due and dial is not None and dial.state is DialState.ESTABLISHED:
-            link.renewal_due = False
-            wanted = link.stream_id << 16 | CAPABILITY_CONTINUE
-            effects += self._dials.drive(dial, lambda at: dial.start(at, continuing=wanted), now)
+            effects += self._start_renewal(dial, link, now)
         self._agenda.set((_LINK, link.peer), link.next_timeout())
         return effects
+
+    def _start_renewal(self, dial: Dial, link: Link, now: Instant) -> list[Effect]:
+        if not link.session.names.dialled:
+            return []
+        wanted = link.stream_id << 16 | CAPABILITY_CONTINUE
+        return self._dials.drive(dial, lambda at: dial.start(at, continuing=wanted), now)
 
     def _end(
         self, link: Link, reason: DownReason, now: Instant, *, redial: bool = True

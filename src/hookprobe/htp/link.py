@@ -176,9 +176,10 @@ class Link:
             # The first heartbeat leaves at once: it confirms the session to the answering end.
             self._heartbeat_at = now
 
-    def renew(self, session: Session, now: Instant) -> Session | None:
+    def renew(self, session: Session, fingerprint: bytes | None, now: Instant) -> Session | None:
         """Go on under new keys; return a session that is hereby out of use altogether."""
         gone = self.retired
+        self._fingerprint = fingerprint
         self.session.move(PhaseEvent.SUPERSEDED)
         self.retired = self.session
         self.retired_until = Instant(now + self._tools.config.retired_us)
@@ -388,7 +389,8 @@ class Link:
         probe = self._path.probe or ZERO_TOKEN
         number = session.next_number
         session.resonance = beacon
-        packet = session.seal(PacketType.HEARTBEAT, encode_heartbeat(probe, self.vitals), now)
+        vitals = self.vitals if session.names.dialled else Vitals()
+        packet = session.seal(PacketType.HEARTBEAT, encode_heartbeat(probe, vitals), now)
         session.resonance = usual
         self._recovery.on_sent(number, len(packet), Probe(beacon), now)
         return [self._post(packet)]

@@ -145,7 +145,8 @@ class Outbox:
 
     def __init__(self, queue_max_bytes: int) -> None:
         self._queue_max = queue_max_bytes
-        self._lanes = {priority: _Lane() for priority in Priority}
+        # Lanes come into being on first use: an idle peer among many should cost little memory.
+        self._lanes: list[_Lane | None] = [None] * len(Priority)
         self._numbers: dict[Channel, int] = {}
         self._sequence = 0
         self._spent = 0
@@ -168,13 +169,15 @@ class Outbox:
         self._numbers[channel] = number + 1 & 0xFFFFFFFF
         message = OutMessage(channel, data, number, self._sequence)
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
-        self._lanes[priority].waiting.append(message)
+        self._lane(priority).waiting.append(message)
         self.held += cost
         return True
 
     def take(self) -> Fragment | None:
         """Return the next fragment to send: by priority, lost ones first, new ones on credit."""
-        for lane in self._lanes.values():
+        for lane in self._lanes:
+            if lane is None:
+                continue
             lost = lane.take_lost()
             if lost is not None:
                 return lost
@@ -187,7 +190,13 @@ class Outbox:
 
     def put_back(self, fragment: Fragment) -> None:
         """Send this fragment again, before anything new of its priority."""
-        self._lanes[PRIORITIES[fragment.message.channel]].lost.append(fragment)
+        self._lane(PRIORITIES[fragment.message.channel]).lost.append(fragment)
+
+    def _lane(self, priority: Priority) -> _Lane:
+        lane = self._lanes[priority]
+        if lane is None:
+            lane = self._lanes[priority] = _Lane()
+        return lane
 
     def on_arrived(self, fragment: Fragment) -> None:
         """Note that the peer has a fragment; a complete message leaves the queue."""

@@ -54,7 +54,6 @@ class PacketType(IntEnum):
     CLOSE = 0xFF
 
 
-HANDSHAKE_TYPES = frozenset(kind for kind in PacketType if kind < PacketType.DATA)
 SESSION_TYPES = frozenset(kind for kind in PacketType if kind >= PacketType.DATA)
 
 _KINDS = {kind.value: kind for kind in PacketType}

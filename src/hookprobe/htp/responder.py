@@ -77,6 +77,7 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 REJECT_RETRY_S = 300
+SECRET_SEED_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +282,11 @@ class Responder:
         now: Instant,
     ) -> tuple[list[Effect], Pending | None]:
         config, entropy = self._tools.config, self._tools.entropy
-        token = entropy.draw(TOKEN_BYTES, now)
+        drawn = entropy.draw(TOKEN_BYTES + SECRET_SEED_BYTES + X25519_BYTES, now)
+        token, seed = drawn[:TOKEN_BYTES], drawn[-X25519_BYTES:]
         body = AcceptBody(
             case.body.resonance[:32] + bytes(32),
-            entropy.draw(32, now),
+            drawn[TOKEN_BYTES:-X25519_BYTES],
             token,
             reset_token(self._identity.reset_key, token),
             0xFFFF,
@@ -295,7 +297,7 @@ class Responder:
         )
         tail = FLAG_RESPONSE << 24 if continues is not None else 0
         header = encode_header(PacketType.ACCEPT, 1, 0, case.exchange.edge_token, 0, tail)
-        ephemeral = AgreementKey(entropy.draw(X25519_BYTES, now))
+        ephemeral = AgreementKey(seed)
         try:
             state, message = case.exchange.answer(
                 header, ephemeral, self._tools.seams.kem, body.encode()
