@@ -254,7 +254,8 @@ class Endpoint:
         if dial is None:
             return []
         link = self._links.get(node)
-        if dial.state is DialState.IDLE and link is not None:
+        due = dial.next_at is not None and now >= dial.next_at
+        if due and dial.state is DialState.IDLE and link is not None:
             dial.next_at = None  # the link stands, whoever dialled it; `_end` starts the dial again
             return self._start_renewal(dial, link, now) if link.renewal_due else []
         return self._dials.drive(dial, dial.handle_timeout, now)

@@ -21,7 +21,9 @@ from hookprobe.htp.effects import (
     DropReason,
     Effect,
     RejectCode,
+    ResonanceMismatch,
     SessionDown,
+    SessionRenewed,
     SessionUp,
     Transmit,
 )
@@ -708,3 +710,58 @@ def test_the_retry_schedule_doubles_to_a_minute_with_jitter() -> None:
 def test_an_attest_body_needs_every_byte() -> None:
     body = AttestBody(bytes(64), NodeId("edge-1"), bytes(64), bytes(64), 0).encode()
     assert len(body) == 236
+
+
+def test_an_answer_from_another_address_is_not_taken() -> None:
+    world, edge, validator = unconnected()
+    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
+    (challenge,) = sent(validator.endpoint.receive_datagram(hello, edge.address, world.now))
+    effects = edge.endpoint.receive_datagram(challenge, Address("10.6.6.6", 4719), world.now)
+    assert effects == [Dropped(DropReason.UNKNOWN_TOKEN)]
+
+
+def test_17_a_renewal_of_channels_that_are_gone_is_closed_and_started_anew() -> None:
+    world, edge, validator = pair()
+    world.run(SECOND)
+    edge.endpoint._links[validator.name].renewal_due = True
+    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
+    while not validator.endpoint._pending:
+        assert world.step(world.now + SECOND)
+    # The ACCEPT that promises to continue is on its way when the validator loses the channels.
+    world.execute(validator, validator.endpoint.close(edge.name, world.now))
+    world.run(10 * SECOND)
+    assert validator.endpoint.peers == (edge.name,)
+    assert edge.endpoint.peers == (validator.name,)
+    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"anew", world.now))
+    world.run(SECOND)
+    assert validator.messages() == [b"anew"]
+    assert len(validator.of(SessionUp)) == 2
+
+
+def test_a_renewal_that_was_refused_is_tried_again_while_the_session_lives() -> None:
+    world, edge, validator = pair()
+    world.run(SECOND)
+    world.book.entries[edge.name] = edge.enlist(active=False)
+    edge.endpoint._links[validator.name].renewal_due = True
+    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
+    world.run(SECOND)
+    assert [one.code for one in edge.effects if isinstance(one, ConnectRejected)] == [
+        RejectCode.NOT_ACTIVE
+    ]
+    world.book.entries[edge.name] = edge.enlist()
+    world.run(6 * MINUTE)
+    assert edge.of(SessionRenewed) == [SessionRenewed(validator.name)]
+    assert edge.of(SessionDown) == []
+
+
+def test_a_renewal_is_held_to_the_fingerprint_of_its_own_attest() -> None:
+    world, edge, validator = pair()
+    world.run(SECOND)
+    edge.weights.fingerprint = b"n" * 64
+    world.book.entries[edge.name] = edge.enlist()
+    edge.endpoint._links[validator.name].renewal_due = True
+    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
+    world.run(5 * MINUTE)
+    assert edge.of(SessionRenewed) == [SessionRenewed(validator.name)]
+    assert validator.of(ResonanceMismatch) == []
+    assert validator.endpoint.peers == (edge.name,)
