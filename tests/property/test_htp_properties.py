@@ -203,7 +203,7 @@ def hostile(draw: st.DrawFn) -> bytes:
         elif change == "insert":
             data = data[:spot] + draw(st.binary(max_size=40)) + data[spot:]
         else:
-            tokens = [*VALIDATOR.endpoint._sessions, *EDGE.endpoint._sessions]
+            tokens = [*VALIDATOR.endpoint._table.sessions, *EDGE.endpoint._table.sessions]
             data = data[:12] + draw(st.sampled_from(tokens)) + data[20:]
     return data
 
@@ -312,4 +312,4 @@ def test_any_order_of_events_ends_connected_and_never_repeats_or_reorders(
     for host in (edge, validator):
         numbers = [int.from_bytes(data[:4]) for data in host.messages()]
         assert numbers == sorted(set(numbers))
-        assert len(host.endpoint._sessions) <= 4
+        assert len(host.endpoint._table.sessions) <= 4

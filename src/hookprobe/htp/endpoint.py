@@ -54,9 +54,10 @@ from hookprobe.htp.packet import (
     decode_header,
 )
 from hookprobe.htp.reset import StatelessReset, is_reset
-from hookprobe.htp.responder import Pending, Responder, has_precedence
+from hookprobe.htp.responder import Responder, has_precedence
 from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
 from hookprobe.htp.session import Opened, ReplayError, Session, SessionNames
+from hookprobe.htp.session_table import SessionTable
 from hookprobe.htp.switchboard import DIAL, Switchboard
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
@@ -85,12 +86,10 @@ class Endpoint:
         "_identity",
         "_last",
         "_links",
-        "_pending",
         "_reset",
-        "_resets",
         "_responder",
-        "_sessions",
         "_shift",
+        "_table",
         "_tools",
     )
 
@@ -108,9 +107,7 @@ class Endpoint:
         self._tools = LinkTools(config, seams, self._entropy)
         self._ciphers = CipherCache(config.ciphers_max)
         self._links: dict[NodeId, Link] = {}
-        self._sessions: dict[bytes, Session] = {}
-        self._resets: dict[bytes, Session] = {}
-        self._pending: dict[bytes, Pending] = {}
+        self._table = SessionTable(config.unconfirmed_max)
         self._agenda: Agenda[tuple[str, str]] = Agenda()
         self._dials = Switchboard(self._agenda)
         self._responder = Responder(identity, self._tools, self._ciphers, self._links, now)
@@ -245,7 +242,7 @@ class Endpoint:
             return []
         effects = link.handle_timeout(now)
         if link.retired is not None and now >= link.retired_until:
-            self._drop(link.retired)
+            self._table.drop(link.retired)
             link.retired = None
         return effects + self._settle(link, now)
 
@@ -261,13 +258,9 @@ class Endpoint:
         return self._dials.drive(dial, dial.handle_timeout, now)
 
     def _expire_pending(self, now: Instant) -> None:
-        while self._pending:
-            token, pending = next(iter(self._pending.items()))
-            if pending.until > now:
-                self._agenda.set(_PENDING_KEY, pending.until)
-                return
-            del self._pending[token]
-            self._drop(pending.session)
+        due = self._table.expire(now)
+        if due is not None:
+            self._agenda.set(_PENDING_KEY, due)
 
     # -- handshakes ---------------------------------------------------------------------------
 
@@ -282,7 +275,8 @@ class Endpoint:
                 return self._responder.receive_hello(header, data, address, now)
             effects, pending = self._responder.receive_attest(header, data, address, now)
             if pending is not None:
-                self._hold(pending, now)
+                self._table.hold(pending)
+                self._expire_pending(now)
             return effects
         dial = self._dials.by_token(header.flow_token)
         if dial is None or dial.peer.address != address:
@@ -305,15 +299,6 @@ class Endpoint:
             return [ConnectRejected(dial.peer.node, reply.code, retry_at)]
         return self._establish(dial, reply, now)
 
-    def _hold(self, pending: Pending, now: Instant) -> None:
-        if len(self._pending) >= self._config.unconfirmed_max:
-            oldest = next(iter(self._pending))
-            self._drop(self._pending.pop(oldest).session)
-        token = pending.session.names.local_token
-        self._pending[token] = pending
-        self._sessions[token] = pending.session
-        self._expire_pending(now)
-
     def _establish(self, dial: Dial, accepted: Accepted, now: Instant) -> list[Effect]:
         """Take the session that our dialling won."""
         body = accepted.body
@@ -327,7 +312,7 @@ class Endpoint:
         )
         session = Session(accepted.keys, names, self._ciphers, self._config.failed_open_max, now)
         session.resonance = accepted.beacon
-        self._register(session)
+        self._table.register(session)
         link = self._links.get(names.peer)
         effects: list[Effect] = []
         if accepted.continues and link is not None:
@@ -351,7 +336,7 @@ class Endpoint:
 
     def _confirm(self, session: Session, now: Instant) -> list[Effect]:
         """Take a session that a peer's dialling won, at its first packet that opened."""
-        pending = self._pending.pop(session.names.local_token)
+        pending = self._table.pending.pop(session.names.local_token)
         peer = session.names.peer
         link = self._links.get(peer)
         if pending.continues is not None:
@@ -374,7 +359,7 @@ class Endpoint:
         """Close a session that lost against another one of the same peer."""
         link = Link(session, address, None, self._tools, now)
         effects = link.close(CloseCode.REPLACED, now)
-        self._drop(session)
+        self._table.drop(session)
         return effects
 
     # -- sessions -----------------------------------------------------------------------------
@@ -391,23 +376,13 @@ class Endpoint:
     ) -> list[Effect]:
         gone = link.renew(session, fingerprint, now)
         if gone is not None:
-            self._drop(gone)
+            self._table.drop(gone)
         return [SessionRenewed(link.peer)]
-
-    def _register(self, session: Session) -> None:
-        self._sessions[session.names.local_token] = session
-        self._resets[session.names.remote_token] = session
-
-    def _drop(self, session: Session) -> None:
-        session.move(PhaseEvent.ENDED)
-        self._sessions.pop(session.names.local_token, None)
-        if session.names.dialled:
-            self._resets.pop(session.names.remote_token, None)
 
     def _receive_session(
         self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, Link]
     ) -> list[Effect]:
-        session = self._sessions.get(header.flow_token)
+        session = self._table.find(header.flow_token)
         if session is None:
             return self._receive_unknown(header, data, arrival, touched)
         now = arrival.now
@@ -444,8 +419,7 @@ class Endpoint:
     def _wear_out(self, session: Session, now: Instant) -> list[Effect]:
         link = self._links.get(session.names.peer)
         if link is None or link.session is not session:
-            self._pending.pop(session.names.local_token, None)
-            self._drop(session)
+            self._table.drop(session)
             return [Dropped(DropReason.SEAL)]
         return [Dropped(DropReason.SEAL), *self._end(link, DownReason.EXPIRED, now)]
 
@@ -453,7 +427,7 @@ class Endpoint:
         self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, Link]
     ) -> list[Effect]:
         """A packet of no session: the peer's stateless reset, or a reason to send one."""
-        session = self._resets.get(header.flow_token)
+        session = self._table.find_reset(header.flow_token)
         if header.kind is PacketType.CLOSE and session is not None:
             link = self._links.get(session.names.peer)
             right = is_reset(data, session.names.reset_token)
@@ -490,9 +464,9 @@ class Endpoint:
     ) -> list[Effect]:
         del self._links[link.peer]
         self._agenda.discard((_LINK, link.peer))
-        self._drop(link.session)
+        self._table.drop(link.session)
         if link.retired is not None:
-            self._drop(link.retired)
+            self._table.drop(link.retired)
         if redial:
             self._dials.lose(link.peer, now)
         return [SessionDown(link.peer, reason)]

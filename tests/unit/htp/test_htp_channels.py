@@ -448,8 +448,8 @@ def test_unconfirmed_sessions_are_bounded() -> None:
                 if isinstance(one, Transmit)
                 for effect in host.endpoint.receive_datagram(one.data, source.address, world.now)
             ]
-    assert len(validator.endpoint._pending) == 3
-    assert len(validator.endpoint._sessions) == 3
+    assert len(validator.endpoint._table.pending) == 3
+    assert len(validator.endpoint._table.sessions) == 3
 
 
 def test_used_cookies_are_bounded() -> None:

@@ -51,10 +51,12 @@ def test_opened_packets_show_everything() -> None:
     ):
         data = first(world, kind)
         sender = (
-            edge if decode_header(data).flow_token in validator.endpoint._sessions else validator
+            edge
+            if decode_header(data).flow_token in validator.endpoint._table.sessions
+            else validator
         )
         receiver = validator if sender is edge else edge
-        (session,) = receiver.endpoint._sessions.values()
+        (session,) = receiver.endpoint._table.sessions.values()
         opened = session._opening.open(decode_header(data).nonce, data[32:], data[:32])
         values = table(data, opened)
         assert wanted.items() <= values.items()

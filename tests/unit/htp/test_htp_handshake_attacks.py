@@ -215,7 +215,7 @@ def test_05_no_flipped_bit_of_hello_or_attest_is_ever_accepted(suite: int) -> No
         other.endpoint._responder._cookies = validator.endpoint._responder._cookies
         effects = feed(other, [flipped(attest[0], bit), *attest[1:]], edge.address, world.now)
         assert sent(effects) == [], bit
-        assert other.endpoint._pending == {}
+        assert other.endpoint._table.pending == {}
 
 
 @pytest.mark.parametrize("suite", [SUITE_CLASSICAL, SUITE_HYBRID])
@@ -358,7 +358,7 @@ def test_10_a_replayed_attest_gets_the_same_answer_and_no_second_session(suite: 
     first = sent(feed(validator, attest, edge.address, world.now))
     again = sent(feed(validator, attest, edge.address, world.now))
     assert again == first
-    assert len(validator.endpoint._pending) == 1
+    assert len(validator.endpoint._table.pending) == 1
     elsewhere = feed(validator, attest, Address("10.9.9.9", 4719), world.now)
     assert sent(elsewhere) == []
     expired = feed(validator, attest, edge.address, Instant(world.now + 3 * MINUTE))
@@ -402,7 +402,7 @@ def test_11_a_malformed_kem_key_is_dropped() -> None:
     edge.boot(world.now)
     world.connect(edge, validator)
     world.run(5 * SECOND)
-    assert validator.endpoint._pending == {}
+    assert validator.endpoint._table.pending == {}
     assert DropReason.HANDSHAKE in validator.drops()
 
 
@@ -476,14 +476,14 @@ def test_14_an_unconfirmed_session_does_not_evict_the_live_one() -> None:
     (challenge,) = sent(validator.endpoint.receive_datagram(hello, ghost.address, world.now))
     attest = sent(ghost.endpoint.receive_datagram(challenge, validator.address, world.now))
     assert sent(feed(validator, attest, ghost.address, world.now))
-    assert len(validator.endpoint._pending) == 1
+    assert len(validator.endpoint._table.pending) == 1
     world.execute(validator, validator.endpoint.send(edge.name, Channel.TER, b"still", world.now))
     world.run(SECOND)
     assert edge.messages() == [b"still"]
     world.run(3 * MINUTE)
-    assert validator.endpoint._pending == {}
+    assert validator.endpoint._table.pending == {}
     assert validator.of(SessionDown) == []
-    assert len(validator.endpoint._sessions) == 1
+    assert len(validator.endpoint._table.sessions) == 1
 
 
 def test_15_fragments_of_two_attests_do_not_mix() -> None:
@@ -562,7 +562,7 @@ def test_17_two_nodes_that_dial_each_other_end_with_one_session() -> None:
             )
         world.run(SECOND)
         assert one.messages() == two.messages() == [b"vote"]
-        sessions = [len(host.endpoint._sessions) for host in (one, two)]
+        sessions = [len(host.endpoint._table.sessions) for host in (one, two)]
         assert sessions == [1, 1], delay
         assert one.endpoint._links[two.name].session.names.dialled
 
@@ -626,7 +626,7 @@ def test_20_a_spoofed_flood_leaves_memory_flat_and_an_honest_edge_connects() -> 
         for data in (hello, b"\x00\x02\x00\x10" + number.to_bytes(8) * 20):
             validator.endpoint.receive_datagram(data, spoofed, world.now)
     assert len(responder._used) == len(responder._parts) == len(responder._limiter) == 0
-    assert len(validator.endpoint._sessions) == len(validator.endpoint._pending) == 0
+    assert len(validator.endpoint._table.sessions) == len(validator.endpoint._table.pending) == 0
     assert world.book.lookups == 0
     world.run(5 * SECOND)
     assert edge.endpoint.peers == (validator.name,)
@@ -725,7 +725,7 @@ def test_17_a_renewal_of_channels_that_are_gone_is_closed_and_started_anew() -> 
     world.run(SECOND)
     edge.endpoint._links[validator.name].renewal_due = True
     world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
-    while not validator.endpoint._pending:
+    while not validator.endpoint._table.pending:
         assert world.step(world.now + SECOND)
     # The ACCEPT that promises to continue is on its way when the validator loses the channels.
     world.execute(validator, validator.endpoint.close(edge.name, world.now))

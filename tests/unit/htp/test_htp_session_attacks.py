@@ -345,7 +345,7 @@ def test_29_a_close_under_retired_keys_ends_nothing() -> None:
     assert validator.endpoint.receive_datagram(late, edge.address, world.now) == []
     assert validator.endpoint.peers == (edge.name,)
     world.run(31 * SECOND)
-    assert len(validator.endpoint._sessions) == 1
+    assert len(validator.endpoint._table.sessions) == 1
 
 
 @pytest.mark.parametrize("kind", ["another session's", "stale", "invented"])
