@@ -108,6 +108,7 @@ def _row(incident: Incident) -> bytes:
 def _recorded(case: Case, signed: SignedBlock) -> IncidentRecorded:
     incident = case.incident
     return IncidentRecorded(
+        key=incident.key,
         title=incident.title,
         severity=incident.severity.label,
         techniques=incident.techniques,

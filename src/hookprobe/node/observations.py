@@ -36,6 +36,7 @@ class IncidentRecorded:
     """An incident became a block of this node's chain.
 
     Attributes:
+        key: The incident's key, 64 hex digits; keyed, so it tells nothing to outsiders.
         title: What happened, in words.
         severity: critical, high, medium or low.
         techniques: MITRE ATT&CK ids.
@@ -45,6 +46,7 @@ class IncidentRecorded:
         final: Whether the incident has closed.
     """
 
+    key: str
     title: str
     severity: str
     techniques: tuple[str, ...]
