@@ -342,6 +342,24 @@ def test_the_window_grows_to_its_bound_only() -> None:
     assert recovery.window == 64_000
 
 
+def test_an_unused_window_does_not_grow() -> None:
+    recovery: Recovery[None] = Recovery(25 * MILLISECOND, 1 << 20)
+    for number in range(100):
+        recovery.on_sent(number, 1200, None, Instant(NOW + number * SECOND))
+        later = Instant(NOW + number * SECOND + 10 * MILLISECOND)
+        recovery.on_ack([(0, number)], 0, number + 1, later)
+    assert recovery.window == WINDOW_INITIAL_BYTES
+
+
+def test_what_arrived_after_all_is_not_sent_again() -> None:
+    outbox = offered((Channel.TER, b"once"), (Channel.TER, b"twice"))
+    first, second = drain(outbox)
+    outbox.put_back(first)
+    outbox.put_back(second)
+    outbox.on_arrived(first)
+    assert drain(outbox) == [second]
+
+
 def test_an_ack_of_the_unsent_is_refused() -> None:
     with pytest.raises(MalformedError):
         sending(3).on_ack([(0, 3)], 0, 3, NOW)

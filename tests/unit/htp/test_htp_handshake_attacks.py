@@ -17,6 +17,7 @@ from hookprobe.htp.effects import (
     AttestRefused,
     BareRejectSeen,
     ConnectRejected,
+    DownReason,
     Dropped,
     DropReason,
     Effect,
@@ -764,4 +765,47 @@ def test_a_renewal_is_held_to_the_fingerprint_of_its_own_attest() -> None:
     world.run(5 * MINUTE)
     assert edge.of(SessionRenewed) == [SessionRenewed(validator.name)]
     assert validator.of(ResonanceMismatch) == []
+    assert validator.endpoint.peers == (edge.name,)
+
+
+def test_08_a_hello_for_another_key_or_no_version_at_all_is_dropped() -> None:
+    world, edge, validator = unconnected()
+    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
+    for start, value in ((132, b"otherkey"), (142, b"\x00\x03\x00\x02")):
+        changed = rewritten(hello, validator, start, value)
+        effects = validator.endpoint.receive_datagram(changed, edge.address, world.now)
+        assert effects == [Dropped(DropReason.MALFORMED)]
+
+
+def test_13_a_bare_reject_may_say_version_or_busy_only() -> None:
+    world, edge, validator = unconnected()
+    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
+    for code in RejectCode:
+        reject = encode_bare_reject(hello[146:154], code, 1)
+        effects = edge.endpoint.receive_datagram(reject, validator.address, world.now)
+        clear = code in (RejectCode.VERSION, RejectCode.BUSY)
+        assert (effects == [BareRejectSeen(validator.name, code)]) is clear
+
+
+def test_15_copies_of_accept_fragments_are_bounded() -> None:
+    world, edge, validator, _, attest = until_attest()
+    accept = sent(feed(validator, attest, edge.address, world.now))
+    for number in range(20):
+        forged = accept[0][:40] + number.to_bytes(8) + accept[0][48:]
+        edge.endpoint.receive_datagram(forged, validator.address, world.now)
+    dial = edge.endpoint._dials.find(validator.name)
+    assert dial is not None
+    assert len(dial._parts[0]) == 3
+
+
+def test_17_a_restarted_validator_does_not_continue_what_it_does_not_know() -> None:
+    world, edge, validator = pair()
+    world.run(2 * SECOND)
+    validator.boot(world.now)
+    edge.endpoint._links[validator.name].renewal_due = True
+    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
+    world.run(SECOND)
+    assert edge.of(SessionRenewed) == []
+    assert edge.of(SessionDown) == [SessionDown(validator.name, DownReason.REPLACED)]
+    assert len(edge.of(SessionUp)) == 2
     assert validator.endpoint.peers == (edge.name,)

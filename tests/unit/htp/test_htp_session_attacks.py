@@ -35,7 +35,8 @@ from hookprobe.htp.messages import (
     encode_heartbeat,
     message_tag,
 )
-from hookprobe.htp.packet import PacketType, decode_header
+from hookprobe.htp.packet import PacketType, decode_header, encode_body, encode_header
+from hookprobe.htp.path import Path
 from hookprobe.wire.instant import HOUR, MINUTE, SECOND, Instant
 
 
@@ -516,3 +517,73 @@ def test_used_up_packet_numbers_end_a_session_that_was_not_renewed() -> None:
     edge.endpoint._links[validator.name].session._sealing.counter = REJECT_AFTER_PACKETS
     world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"go", world.now))
     assert edge.of(SessionDown) == [SessionDown(validator.name, DownReason.EXPIRED)]
+
+
+def odd_header(host: Host, peer: Host, flags: int, mode: int) -> bytes:
+    """Seal a DATA packet whose header says what no honest end says yet."""
+    link = host.endpoint._links[peer.name]
+    number, token = link.session.next_number, link.session.names.remote_token
+    header = encode_header(PacketType.DATA, 0, 0, token, number, flags << 24 | mode << 16)
+    piece = fragment(GOOD, b"piece")
+    body = encode_body(link.session.resonance, piece)
+    return header + link.session._sealing.seal(number, body, header)
+
+
+@pytest.mark.parametrize(("flags", "mode", "taken"), [(1, 0, True), (5, 0, False), (9, 0, False),
+                                                      (1, 1, False)])  # fmt: skip
+def test_23_flags_and_modes_without_a_meaning_yet_are_refused(
+    flags: int, mode: int, taken: bool
+) -> None:
+    world, edge, validator = calm()
+    packet = odd_header(edge, validator, flags, mode)
+    effects = validator.endpoint.receive_datagram(packet, edge.address, world.now)
+    assert (messages(effects) == [b"piece"]) is taken
+    assert (SessionDown(edge.name, DownReason.PROTOCOL) in effects) is not taken
+
+
+def test_23_only_data_comes_in_fragments() -> None:
+    world, edge, validator = calm()
+    session = edge.endpoint._links[validator.name].session
+    ack = encode_ack(Ack(0, 0, 1024, 0, 0, 0, bytes(8), ((0, 0),)))
+    packet = session.seal(PacketType.ACK, ack, world.now, 0, 0x0001)
+    effects = validator.endpoint.receive_datagram(packet, edge.address, world.now)
+    assert SessionDown(edge.name, DownReason.PROTOCOL) in effects
+
+
+def test_30_an_older_heartbeat_that_arrives_late_does_not_bring_its_beacon_back() -> None:
+    world = World()
+    edge, validator = world.add("edge-1"), world.add("validator-1")
+    world.book.entries[edge.name] = edge.enlist(checked=False)
+    world.connect(edge, validator)
+    world.run(2 * SECOND)
+    session = edge.endpoint._links[validator.name].session
+    beats = []
+    for beacon in (b"o" * 64, b"n" * 64):
+        session.resonance = beacon
+        payload = encode_heartbeat(bytes(8), Vitals())
+        beats.append(session.seal(PacketType.HEARTBEAT, payload, world.now))
+    for beat in reversed(beats):
+        validator.endpoint.receive_datagram(beat, edge.address, world.now)
+    assert validator.endpoint._links[edge.name].session.resonance == b"n" * 64
+
+
+def test_29_nothing_is_delivered_after_a_close_in_the_same_batch() -> None:
+    world, edge, validator = calm()
+    closing = seal_as(edge, validator, PacketType.CLOSE, encode_close(CloseCode.NORMAL), world)
+    late = data_packet(world, edge, validator, b"late")
+    effects = validator.endpoint.receive_batch(
+        [(closing, edge.address), (late, edge.address)], world.now
+    )
+    assert messages(effects) == []
+    assert Dropped(DropReason.EXPIRED) in effects
+    assert SessionDown(edge.name, DownReason.CLOSED_BY_PEER) in effects
+
+
+def test_27_only_the_probe_itself_proves_a_path() -> None:
+    path = Path(Address("10.0.0.1", 1), 10 * SECOND)
+    assert path.arrive(Address("10.0.0.2", 2), 100, Instant(0), newest=True)
+    path.probe = b"12345678"
+    assert not path.echo(bytes(8))
+    assert not path.proven
+    assert path.echo(b"12345678")
+    assert path.proven
