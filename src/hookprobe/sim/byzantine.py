@@ -3,7 +3,8 @@
 | actor | what it does |
 |---|---|
 | Silent | never says anything |
-| Twins | two honest machines under one key, each talking to its part of the mesh: equivocates, double votes, forks, forgets |
+| Twins | two honest machines under one key, each talking to its part of the mesh: |
+|  | equivocates, double votes, forks, forgets |
 | Voter | votes for everything it hears of, and against it |
 | Withholder | sends only some messages to only some peers and serves no ranges |
 | Liar | reports heads that it does not hold, or none |
@@ -295,10 +296,16 @@ class Forger(Wrapped):
         self._ledger = inner
         self._place = place
         self._dice = dice
+        self._answered: dict[tuple[int, int, int], bool] = {}
+
+    def _first(self, vote: Vote) -> bool:
+        """Forge once per slot, so that two forgers do not feed each other for ever."""
+        slot = (vote.epoch, vote.view, vote.kind)
+        return not self._answered.get(slot) and self._answered.setdefault(slot, True)
 
     def receive_message(self, node_id: NodeId, message: Message, now: Instant) -> list[Effect]:
         effects = super().receive_message(node_id, message, now)
-        if isinstance(message, Vote):
+        if isinstance(message, Vote) and self._first(message):
             forged = replace(message, voter=self._place, signature=self._dice.bytes(96))
             effects += self._to_all(forged)
             if self._dice.chance(20):

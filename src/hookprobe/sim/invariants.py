@@ -9,10 +9,11 @@ I8 what all honest CUTs of an epoch report is included. I10, liveness, is judged
 The checker reads observations and, when an epoch becomes final, state and disks of honest hosts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hookprobe.dsm.certificate import quorum
-from hookprobe.dsm.checkpoint import FinalCheckpoint
+from hookprobe.dsm.certificate import faults, quorum
+from hookprobe.dsm.checkpoint import FinalCheckpoint, Range
 from hookprobe.dsm.effects import (
     CertificateFormed,
     CheckpointFinalized,
@@ -22,7 +23,7 @@ from hookprobe.dsm.effects import (
     NodeQuarantined,
     Observation,
 )
-from hookprobe.dsm.microblock import LaneKey, lane_row
+from hookprobe.dsm.microblock import NO_PARENT, LaneKey, decode_block, lane_row
 from hookprobe.dsm.store import Table
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.sim.world import Host
@@ -34,6 +35,7 @@ class Ledger:
 
     finals: dict[int, bytes] = field(default_factory=dict)
     ends: dict[LaneKey, int] = field(default_factory=dict)
+    heads: dict[LaneKey, bytes] = field(default_factory=dict)
     notarized: dict[tuple[int, int], bytes] = field(default_factory=dict)
     nullified: dict[tuple[int, int], bool] = field(default_factory=dict)
     finalized: dict[int, tuple[int, bytes]] = field(default_factory=dict)
@@ -47,15 +49,15 @@ class Invariants:
         honest_nodes: Names of all honest hosts, edges too.
     """
 
-    def __init__(self, validators: list[Host], honest_nodes: dict[str, bool]) -> None:
+    def __init__(self, validators: list[Host], honest_nodes: Mapping[str, bool]) -> None:
         self.violations: list[str] = []
         self.counts: dict[str, int] = {}
-        self.progress: dict[str, int] = {}
+        self._checked = 0
         self._validators = validators
         self._honest = [host for host in validators if host.honest]
         self._honest_nodes = honest_nodes
         self._quorum = quorum(len(validators))
-        self._faults = len(validators) - self._quorum
+        self._faults = faults(len(validators))
         self._ledger = Ledger()
         self._cuts: dict[int, dict[str, dict[LaneKey, int]]] = {}
 
@@ -126,21 +128,31 @@ class Invariants:
 
     def _final(self, host: Host, seen: CheckpointFinalized) -> None:
         ledger, epoch = self._ledger, seen.epoch
-        if self.progress.get(host.name, -1) + 1 < epoch:
-            self._fail(f"I5: {host.name} skips to epoch {epoch}")
-        self.progress[host.name] = max(epoch, self.progress.get(host.name, -1))
-        held = ledger.finals.get(epoch)
-        if held is not None:
-            if held != seen.header_hash:
-                self._fail(f"I1: {host.name} finalises another checkpoint {epoch}")
-            return
-        ledger.finals[epoch] = seen.header_hash
         if seen.voters < self._quorum:
             self._fail(f"I5: checkpoint {epoch} with {seen.voters} voters")
+        held = ledger.finals.setdefault(epoch, seen.header_hash)
+        if held != seen.header_hash:
+            self._fail(f"I1: {host.name} finalises another checkpoint {epoch}")
         machine = host.machine
-        final = machine.history.checkpoint(epoch) if isinstance(machine, ValidatorLedger) else None
-        if final is not None:
+        if not isinstance(machine, ValidatorLedger):
+            return
+        # A crash may hide an observation, never the checkpoint: read what is not checked yet.
+        while self._checked <= epoch:
+            final = machine.history.checkpoint(self._checked)
+            if final is None:
+                self._fail(f"I5: {host.name} skips checkpoint {self._checked}")
+                return
+            self._link(final)
             self._content(final)
+            self._checked += 1
+
+    def _link(self, final: FinalCheckpoint) -> None:
+        header = final.checkpoint.header
+        if header.epoch and header.prev != self._ledger.finals.get(header.epoch - 1):
+            self._fail(f"I5: checkpoint {header.epoch} does not follow its predecessor")
+        held = self._ledger.finals.setdefault(header.epoch, final.checkpoint.hash)
+        if held != final.checkpoint.hash:
+            self._fail(f"I1: two checkpoints {header.epoch}")
 
     def _content(self, final: FinalCheckpoint) -> None:
         ledger, epoch = self._ledger, final.checkpoint.header.epoch
@@ -153,7 +165,22 @@ class Invariants:
             holders = [h for h in self._honest if h.disk.get(Table.BLOCKS, key) is not None]
             if len(holders) <= self._faults:
                 self._fail(f"I7: {covered.lane} of epoch {epoch}: {len(holders)} holders")
+            elif not self._chained(holders, covered):
+                self._fail(f"I7: {covered.lane} of epoch {epoch} is not one chain")
+            ledger.heads[covered.lane] = covered.head
         self._inclusion(epoch, before)
+
+    def _chained(self, holders: list[Host], covered: Range) -> bool:
+        """Follow the links of a range back to the head of the previous one."""
+        wanted = covered.head
+        for seq in range(covered.last, covered.first - 1, -1):
+            key = lane_row(covered.lane) + seq.to_bytes(8, "big") + wanted
+            rows = [host.disk.get(Table.BLOCKS, key) for host in holders]
+            found = next((row for row in rows if row is not None), None)
+            if found is None:
+                return False
+            wanted = decode_block(found).block.prev
+        return wanted == self._ledger.heads.get(covered.lane, NO_PARENT)
 
     def _inclusion(self, epoch: int, before: dict[LaneKey, int]) -> None:
         cuts = self._cuts.get(epoch, {})

@@ -17,7 +17,7 @@ class Weather:
     delay_max_us: int
     loss_percent: int
     duplicate_percent: int
-    calm_delay_max_us: int = 20_000
+    calm_delay_max_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ class Profile:
         roles: Kinds of Byzantine validators to choose from.
         config: Timers of all honest nodes.
         stormy: Whether there are network faults and crashes.
+        fork_percent: How many of the edges are twins that fork their chain.
+        calm_delay_max_us: Largest delay after the network has calmed down.
     """
 
     name: str
@@ -85,6 +87,8 @@ class Profile:
     roles: tuple[str, ...] = ROLES
     config: LedgerConfig = CONFIG
     stormy: bool = True
+    fork_percent: int = 20
+    calm_delay_max_us: int = 20_000
 
 
 FAST = Profile("fast")
@@ -198,7 +202,9 @@ class Scenario:
         self.world = World(network, Dice(dice.word()), START, self._watch, recode)
         self._validators = self._make_validators()
         self._edges = self._make_edges()
-        honest = {host.name: True for host in self.world.hosts.values() if host.honest}
+        honest: dict[str, bool] = {
+            host.name: True for host in self.world.hosts.values() if host.honest
+        }
         self.invariants = Invariants(self._validators, honest)
 
     def _watch(self, host: Host, seen: Effect) -> None:
@@ -207,10 +213,10 @@ class Scenario:
     def _draw_weather(self, calm: int) -> Weather:
         dice = self._dice
         if not self.profile.stormy:
-            return Weather(calm, 20_000, 0, 0)
+            return Weather(calm, 20_000, 0, 0, self.profile.calm_delay_max_us)
         delay = dice.pick((5_000, 30_000, 30_000, 200_000, 600_000))
         loss, duplicates = dice.pick((0, 0, 5, 20)), dice.pick((0, 0, 10))
-        return Weather(calm, delay, loss, duplicates)
+        return Weather(calm, delay, loss, duplicates, self.profile.calm_delay_max_us)
 
     def _draw_partitions(self, calm: int) -> tuple[Partition, ...]:
         if not self.profile.stormy:
@@ -235,11 +241,9 @@ class Scenario:
         hosts = []
         for place, name in enumerate(names):
             friends = tuple(other for other in names if other != name)
-            if name in traitors:
-                build = self._traitor(place, name)
-            else:
-                build = self._honest_build(name)
-            host = Host(name, build, name not in traitors, friends)
+            traitor = name in traitors
+            build = self._traitor(place, name) if traitor else self._honest_build(name)
+            host = Host(name, build, not traitor, friends)
             if host.honest and self.profile.stormy:
                 host.skew_us = dice.between(-100, 100) * MILLISECOND
                 self._plan_crashes(host)
@@ -265,7 +269,9 @@ class Scenario:
         seat = Seat(place, keys.signer, keys.vote_signer)
 
         def build(disk: Disk) -> Machine:
-            honest = lambda own: self._ledger(ValidatorLedger, name, own)  # noqa: E731
+            def honest(own: Disk) -> ValidatorLedger:
+                return self._ledger(ValidatorLedger, name, own)
+
             match role:
                 case "twins":
                     return Twins(honest, dice)
@@ -299,7 +305,7 @@ class Scenario:
         dice = self._dice
         hosts = []
         for place in range(dice.between(1, 2)):
-            forks = dice.chance(20)
+            forks = dice.chance(self.profile.fork_percent)
             name = NodeId(f"e{place:02}")
             friends = tuple(dice.sample(self._mesh.names, 3))
             build = self._edge_build(name, twins=forks)
@@ -373,7 +379,8 @@ class Scenario:
         return all(self._reached(host) >= wanted for host in self._validators if host.honest)
 
     def _reached(self, host: Host) -> int:
-        return self.invariants.progress.get(host.name, -1) + 1
+        machine = host.machine
+        return machine.history.next_epoch if isinstance(machine, ValidatorLedger) else 0
 
 
 def run(

@@ -1,0 +1,49 @@
+"""Many seeds, on all processors: safety always, liveness once the network is calm."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PUSH_SEEDS = 600
+NIGHT_SEEDS = 10_000
+
+
+def run_seeds(first: int, count: int, profile: str) -> list[str]:
+    """Run seeds in as many processes as there are processors; return the failure reports."""
+    workers = min(os.cpu_count() or 1, 8)
+    share = -(-count // workers)
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "hookprobe.sim"),
+                *("--seeds", str(min(share, first + count - start)), "--seed", str(start)),
+                *("--profile", profile),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for start in range(first, first + count, share)
+    ]
+    reports = [(process.communicate()[0], process.returncode) for process in processes]
+    return [text for text, code in reports if code != 0]
+
+
+def test_seeds_hold() -> None:
+    assert run_seeds(0, PUSH_SEEDS, "fast") == []
+
+
+def test_seeds_with_real_signatures_hold() -> None:
+    assert run_seeds(0, 6, "real") == []
+
+
+@pytest.mark.slow
+def test_ten_thousand_seeds_hold() -> None:
+    assert run_seeds(0, NIGHT_SEEDS, "fast") == []
+
+
+@pytest.mark.slow
+def test_two_hundred_seeds_with_real_signatures_hold() -> None:
+    assert run_seeds(0, 200, "real") == []
