@@ -86,7 +86,9 @@ class SymmetricState:
         return first, second
 
     def _hash(self, data: bytes) -> bytes:
-        return hashlib.new(self._hash_name, data).digest()
+        if self._hash_name == "sha256":
+            return hashlib.sha256(data).digest()
+        return hashlib.blake2s(data).digest()
 
     def _derive(self, secret: bytes, count: int) -> tuple[bytes, ...]:
         # Noise's HKDF is RFC 5869 with ck as the salt and an empty info.

@@ -8,6 +8,8 @@ who has the window. Raw keys are kept and cipher objects are made on demand: an 
 kilobytes and under a microsecond to rebuild, so `CipherCache` holds only the busiest.
 """
 
+from collections import OrderedDict
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -30,7 +32,7 @@ class CipherCache:
 
     def __init__(self, cipher_max: int) -> None:
         self._cipher_max = cipher_max
-        self._ciphers: dict[bytes, ChaCha20Poly1305] = {}
+        self._ciphers: OrderedDict[bytes, ChaCha20Poly1305] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._ciphers)

@@ -1,5 +1,7 @@
 """The sessions of an endpoint by token, and the handshakes that wait for their first packet."""
 
+from collections import OrderedDict
+
 from hookprobe.htp.handshake import PhaseEvent
 from hookprobe.htp.responder import Pending
 from hookprobe.htp.session import Session
@@ -22,7 +24,7 @@ class SessionTable:
     def __init__(self, pending_max: int) -> None:
         self._pending_max = pending_max
         self.sessions: dict[bytes, Session] = {}
-        self.pending: dict[bytes, Pending] = {}
+        self.pending: OrderedDict[bytes, Pending] = OrderedDict()
         self._resets: dict[bytes, Session] = {}
 
     def find(self, token: bytes) -> Session | None:
