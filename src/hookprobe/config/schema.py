@@ -110,6 +110,7 @@ KEYS = (
     Key("sensors.zeek", _texts, (), "Zeek log files to follow"),
     Key("sensors.home_networks", _texts, (), "our networks; empty: RFC 1918 and its like"),
     Key("sensors.start", _choice("beginning", "end"), "end", "where a file not seen before begins"),
+    Key("sensors.idle_ms", _integer(100, 3_600_000), 300_000, "silence that closes incidents, ms"),
     Key("dsm.propose_grace_ms", _integer(0, 60_000), 500, "wait for the last cuts, ms"),
     Key("dsm.view_timeout_ms", _integer(100, 60_000), 4_000, "first view timer, ms"),
     Key("dsm.quorum_alarm_ms", _integer(100, 600_000), 30_000, "say so when no quorum for, ms"),

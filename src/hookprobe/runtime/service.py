@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hookprobe.config.load import Config
-from hookprobe.detection.config import DetectionConfig
+from hookprobe.detection.address import HOME_NETWORKS
+from hookprobe.detection.config import DetectionConfig, IncidentConfig
 from hookprobe.detection.event import Format, Sensor
 from hookprobe.dsm.certificate import quorum
 from hookprobe.dsm.config import LedgerConfig
@@ -48,6 +49,7 @@ class _Process:
     board: status.StatusBoard
     clock: Clock
     state: Path
+    log: JsonLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,9 @@ def settings_of(config: Config) -> Settings:
     )
     answering = config.text("dsm.node.role") == "validator"
     transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
-    home = config.texts("sensors.home_networks")
-    detection = DetectionConfig(home_networks=home) if home else DetectionConfig()
+    incidents = IncidentConfig(idle_us=config.integer("sensors.idle_ms") * MILLISECOND)
+    home = config.texts("sensors.home_networks") or HOME_NETWORKS
+    detection = DetectionConfig(home_networks=home, incidents=incidents)
     return Settings(ledger, transport, detection)
 
 
@@ -137,7 +140,7 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
         socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
         driver = Driver(node, socket, store, clock, _both(log.report, board.report), egress)
         log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
-        process = _Process(driver, socket, board, clock, state)
+        process = _Process(driver, socket, board, clock, state, log)
         stop = _stop_event(stop_with_stdin)
         await _serve(process, node, stop, _Sensors(sensors, config.text("sensors.start")))
         log.event("Stopped", Level.INFO, node=folder.secrets.node)
@@ -217,6 +220,7 @@ async def _follow(process: _Process, node: EdgeNode, path: str, start: str) -> N
         node.begin_at(path, Place(*end_of(Path(path))))
     place = node.place(path)
     tailer = Tailer(Path(path), inode=place.inode, position=place.offset)
+    behind = False
     try:
         while True:
             events = tailer.read()
@@ -226,10 +230,18 @@ async def _follow(process: _Process, node: EdgeNode, path: str, start: str) -> N
                     process.driver.execute(node.receive_bytes(path, event.data, now))
                 else:
                     process.driver.execute(node.receive_rotation(path, event.inode, now))
+            if behind and not events:
+                process.log.event("SensorCaughtUp", Level.DEBUG, path=path, **_read_so_far(node))
+            behind = bool(events)
             # A storm must not starve the network: give way after every chunk.
             await asyncio.sleep(0 if events else TAIL_EVERY_S)
     finally:
         tailer.close()
+
+
+def _read_so_far(node: EdgeNode) -> dict[str, int]:
+    counts = node.counts()
+    return {"lines": counts.lines, "refused": sum(counts.refused.values())}
 
 
 async def _write_status(process: _Process) -> None:
