@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from hookprobe.errors import LimitExceededError, VerificationError
 
-KEY_BYTES = 32
 SALT_BYTES = 4
 TAG_BYTES = 16
 COUNTER_MAX = 2**48  # packets under one key; far below the 2^62 at which QUIC stops (RFC 9000 12.3)

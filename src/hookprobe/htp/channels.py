@@ -8,8 +8,6 @@ from enum import IntEnum
 
 from hookprobe.errors import MalformedError
 
-FILE_KIND_FIRST = 0x30
-
 
 class Channel(IntEnum):
     """The kind byte of a DATA payload."""
