@@ -1,12 +1,24 @@
-"""What an attacker may try against the handshake; the numbers are those of the attack list."""
+"""What an attacker may try against the handshake: who is who, and what was said.
+
+The numbers are those of the attack list.
+"""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
-from tests.unit.htp.htp_pair import Book, Host, Weather, World, identity_of, pair, seeded_random
+from tests.unit.htp.htp_moves import (
+    CLASSICAL,
+    drop_reasons,
+    feed,
+    flipped,
+    kind_of,
+    rewritten,
+    sent,
+    unconnected,
+    until_attest,
+)
+from tests.unit.htp.htp_pair import Host, World, pair
 
 from hookprobe.crypto.agreement import AgreementKey
 from hookprobe.htp.admission import CookieJar
@@ -15,18 +27,11 @@ from hookprobe.htp.config import SUITE_CLASSICAL, SUITE_HYBRID, HtpConfig
 from hookprobe.htp.effects import (
     Address,
     AttestRefused,
-    BareRejectSeen,
     ConnectRejected,
-    DownReason,
     Dropped,
     DropReason,
-    Effect,
     RejectCode,
-    ResonanceMismatch,
-    SessionDown,
-    SessionRenewed,
     SessionUp,
-    Transmit,
 )
 from hookprobe.htp.exchange import (
     ACCEPT_BYTES,
@@ -39,48 +44,12 @@ from hookprobe.htp.messages import (
     AttestBody,
     decode_attest_body,
     decode_challenge,
-    encode_bare_reject,
-    hello_mac,
     mac1_key,
 )
 from hookprobe.htp.packet import PacketType, decode_header
 from hookprobe.htp.seams import PinnedPeer
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, SECOND, Instant
-
-CLASSICAL = HtpConfig(suites_offered=SUITE_CLASSICAL)
-
-
-def kind_of(data: bytes) -> PacketType:
-    return decode_header(data).kind
-
-
-def sent(effects: list[Effect]) -> list[bytes]:
-    return [one.data for one in effects if isinstance(one, Transmit)]
-
-
-def drop_reasons(effects: list[Effect]) -> list[DropReason]:
-    return [one.reason for one in effects if isinstance(one, Dropped)]
-
-
-def unconnected(config: HtpConfig | None = None) -> tuple[World, Host, Host]:
-    world = World()
-    return world, world.add("edge-1", config), world.add("validator-1")
-
-
-def until_attest(config: HtpConfig | None = None) -> tuple[World, Host, Host, bytes, list[bytes]]:
-    """Play the handshake by hand up to the ATTEST: (.., HELLO, ATTEST datagrams)."""
-    world, edge, validator = unconnected(config)
-    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
-    (challenge,) = sent(validator.endpoint.receive_datagram(hello, edge.address, world.now))
-    attest = sent(edge.endpoint.receive_datagram(challenge, validator.address, world.now))
-    return world, edge, validator, hello, attest
-
-
-def feed(host: Host, datagrams: list[bytes], source: Address, now: Instant) -> list[Effect]:
-    return [
-        effect for data in datagrams for effect in host.endpoint.receive_datagram(data, source, now)
-    ]
 
 
 def test_01_what_passes_on_the_wire_tells_nobody_who_or_what() -> None:
@@ -196,10 +165,6 @@ def test_04_sessions_of_two_edges_and_two_validators_cannot_be_swapped() -> None
     assert validators[1].endpoint.peers == ("edge-2",)
 
 
-def flipped(data: bytes, bit: int) -> bytes:
-    return data[: bit // 8] + bytes((data[bit // 8] ^ 1 << bit % 8,)) + data[bit // 8 + 1 :]
-
-
 @pytest.mark.parametrize("suite", [SUITE_CLASSICAL, SUITE_HYBRID])
 def test_05_no_flipped_bit_of_hello_or_attest_is_ever_accepted(suite: int) -> None:
     world, edge, validator, hello, attest = until_attest(HtpConfig(suites_offered=suite))
@@ -268,12 +233,6 @@ def test_06_truncated_and_extended_messages_are_dropped(change: int) -> None:
     (challenge,) = sent(validator.endpoint.receive_datagram(hello, edge.address, world.now))
     effects = edge.endpoint.receive_datagram(resize(challenge), validator.address, world.now)
     assert drop_reasons(effects) == [DropReason.MALFORMED]
-
-
-def rewritten(hello: bytes, validator: Host, start: int, value: bytes) -> bytes:
-    """Change a HELLO in flight and make mac1 right again, as anyone who knows S_V can."""
-    covered = hello[:start] + value + hello[start + len(value) : 1184]
-    return covered + hello_mac(mac1_key(validator.identity.static_key.public_key), covered)
 
 
 def test_07_a_suite_downgrade_in_flight_fails_at_the_cookie() -> None:
@@ -452,320 +411,9 @@ def test_12_a_node_that_may_not_enter_gets_a_sealed_reject_of_equal_size(
     assert validator.endpoint.peers == (node.name,)
 
 
-def test_13_a_storm_of_bare_rejects_does_not_stop_the_edge() -> None:
-    world, edge, validator = unconnected()
-
-    def storm(there: World, source: Address, target: Address, data: bytes) -> bytes | None:
-        if kind_of(data) is PacketType.HELLO:
-            token = data[146:154]
-            for _ in range(5):
-                reject = encode_bare_reject(token, RejectCode.BUSY, 3600)
-                there.inject(target, source, reject)
-        return data
-
-    world.intercept = storm
-    world.connect(edge, validator)
-    world.run(SECOND)
-    assert edge.of(BareRejectSeen)[:1] == [BareRejectSeen(validator.name, RejectCode.BUSY)]
-    assert edge.endpoint.peers == (validator.name,)
-
-
-def test_14_an_unconfirmed_session_does_not_evict_the_live_one() -> None:
-    world, edge, validator = pair()
-    ghost = Host("edge-1", Address("10.0.0.66", 4719), edge.config, world.book, world.now)
-    (hello,) = sent(ghost.endpoint.connect(validator.pin(), world.now))
-    (challenge,) = sent(validator.endpoint.receive_datagram(hello, ghost.address, world.now))
-    attest = sent(ghost.endpoint.receive_datagram(challenge, validator.address, world.now))
-    assert sent(feed(validator, attest, ghost.address, world.now))
-    assert len(validator.endpoint._table.pending) == 1
-    world.execute(validator, validator.endpoint.send(edge.name, Channel.TER, b"still", world.now))
-    world.run(SECOND)
-    assert edge.messages() == [b"still"]
-    world.run(3 * MINUTE)
-    assert validator.endpoint._table.pending == {}
-    assert validator.of(SessionDown) == []
-    assert len(validator.endpoint._table.sessions) == 1
-
-
-def test_15_fragments_of_two_attests_do_not_mix() -> None:
-    world, edge, validator, _, one = until_attest()
-    other = Host("edge-2", Address("10.0.0.7", 4719), edge.config, world.book, world.now)
-    (hello,) = sent(other.endpoint.connect(validator.pin(), world.now))
-    (challenge,) = sent(validator.endpoint.receive_datagram(hello, other.address, world.now))
-    two = sent(other.endpoint.receive_datagram(challenge, validator.address, world.now))
-    # The second half of the other's message, under the cookie of the first.
-    mixed = one[1][:84] + two[1][84:]
-    effects = feed(validator, [one[0], mixed], edge.address, world.now)
-    assert drop_reasons(effects) == [DropReason.HANDSHAKE]
-    assert sent(feed(validator, one, edge.address, world.now))
-
-
-def test_15_a_flood_of_fragments_needs_a_cookie_and_is_bounded() -> None:
-    world, edge, validator, _, attest = until_attest()
-    for number in range(1000):
-        forged = attest[0][:32] + number.to_bytes(16) + attest[0][48:]
-        forged = forged[:12] + forged[32:40] + forged[20:]
-        effects = validator.endpoint.receive_datagram(forged, edge.address, world.now)
-        assert effects == [Dropped(DropReason.COOKIE)]
-    parts = validator.endpoint._responder._parts
-    assert len(parts) == 0
-    for number in range(5000):
-        parts.add(number.to_bytes(16), 0, b"half", world.now)
-    assert len(parts) == validator.config.partial_attests_max
-    late = Instant(world.now + 4 * SECOND)
-    assert parts.add(b"c" * 16, 0, b"first", late) is None
-    assert len(parts) == 1
-    assert parts.add(b"c" * 16, 0, b"again", late) is None
-    assert parts.add(b"c" * 16, 1, b"second", late) == [b"first", b"second"]
-
-
-@pytest.mark.parametrize("victim", [kind for kind in PacketType if kind < PacketType.REJECT])
-def test_16_the_loss_of_any_handshake_message_costs_a_retry_only(victim: PacketType) -> None:
-    world, edge, validator = unconnected()
-    lost: list[bytes] = []
-
-    def lose_first(there: World, source: Address, target: Address, data: bytes) -> bytes | None:
-        del there, source, target
-        if kind_of(data) is victim and not lost:
-            lost.append(data)
-            return None
-        return data
-
-    world.intercept = lose_first
-    world.connect(edge, validator)
-    world.run(3 * SECOND)
-    assert len(lost) == 1
-    assert edge.endpoint.peers == (validator.name,)
-    assert validator.endpoint.peers == (edge.name,)
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_16_handshakes_survive_random_loss_of_a_quarter(seed: int) -> None:
-    world = World(Weather(loss=250, duplication=50, jitter_us=30_000, seed=seed))
-    edge, validator = world.add("edge-1"), world.add("validator-1")
-    world.connect(edge, validator)
-    world.run(2 * MINUTE)
-    assert edge.endpoint.peers == (validator.name,)
-    assert validator.endpoint.peers == (edge.name,)
-
-
-def test_17_two_nodes_that_dial_each_other_end_with_one_session() -> None:
-    for delay in (0, 5_000, 20_000, 200_000):
-        world = World()
-        one, two = world.add("validator-1"), world.add("validator-2")
-        world.connect(one, two)
-        world.run(delay)
-        world.connect(two, one)
-        world.run(10 * SECOND)
-        for sender, receiver in ((one, two), (two, one)):
-            world.execute(
-                sender, sender.endpoint.send(receiver.name, Channel.CONSENSUS, b"vote", world.now)
-            )
-        world.run(SECOND)
-        assert one.messages() == two.messages() == [b"vote"]
-        sessions = [len(host.endpoint._table.sessions) for host in (one, two)]
-        assert sessions == [1, 1], delay
-        assert one.endpoint._links[two.name].session.names.dialled
-
-
-def test_17_messages_cross_a_renewal_in_flight_unharmed() -> None:
-    config = HtpConfig(rekey_us=30 * SECOND, reject_after_us=5 * MINUTE)
-    world, edge, validator = pair(config, Weather(loss=100, jitter_us=40_000, seed=3))
-    wanted = [b"%d" % number for number in range(2000)]
-    for text in wanted:
-        world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, text, world.now))
-        world.execute(validator, validator.endpoint.send(edge.name, Channel.TER, text, world.now))
-        world.run(50_000)
-    world.run(MINUTE)
-    assert validator.messages() == wanted
-    assert edge.messages() == wanted
-    assert validator.of(SessionDown) == []
-
-
-@pytest.mark.parametrize("broken", ["edge-1", "validator-1", "both"])
-def test_18_a_constant_random_source_still_gives_distinct_keys(
-    broken: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def constant(seed: int) -> Callable[[int], bytes]:
-        return bytes if broken == "both" else seeded_random(seed)
-
-    monkeypatch.setattr("tests.unit.htp.htp_pair.seeded_random", constant)
-    world = World()
-    config = HtpConfig(suites_offered=SUITE_CLASSICAL)
-    edges = [world.add("edge-1", config), world.add("edge-2", config)]
-    validator = world.add("validator-1")
-    for host in (*edges, validator):
-        if host.name == broken:
-            host.endpoint._entropy._random_bytes = bytes
-    for edge in edges:
-        world.connect(edge, validator)
-    world.run(SECOND)
-    for edge in edges:
-        world.execute(edge, edge.endpoint.close(validator.name, world.now))
-        world.connect(edge, validator)
-    world.run(SECOND)
-    sealed = [data for _, _, data in world.wire if len(data) > 116 and data[2:4] == b"\x00\x20"]
-    keys = {link.session.exporter for link in validator.endpoint._links.values()}
-    assert len(keys) == 2
-    assert len({data[32:] for data in sealed}) == len(sealed) >= 4
-
-
-def test_19_no_unproven_address_is_sent_more_than_it_sent() -> None:
-    world, _, validator, hello, attest = until_attest()
-    spoofed = Address("198.51.100.7", 9)
-    for data in (hello, *attest, bytes(1200), b"\x00\x02\x00\x10" + b"\x07" * 200):
-        effects = validator.endpoint.receive_datagram(data, spoofed, world.now)
-        assert sum(map(len, sent(effects))) < len(data)
-
-
-def test_20_a_spoofed_flood_leaves_memory_flat_and_an_honest_edge_connects() -> None:
-    world, edge, validator = unconnected()
-    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
-    responder = validator.endpoint._responder
-    for number in range(3000):
-        spoofed = Address(f"10.{number >> 8}.{number & 255}.9", 1024 + number)
-        for data in (hello, b"\x00\x02\x00\x10" + number.to_bytes(8) * 20):
-            validator.endpoint.receive_datagram(data, spoofed, world.now)
-    assert len(responder._used) == len(responder._parts) == len(responder._limiter) == 0
-    assert len(validator.endpoint._table.sessions) == len(validator.endpoint._table.pending) == 0
-    assert world.book.lookups == 0
-    world.run(5 * SECOND)
-    assert edge.endpoint.peers == (validator.name,)
-
-
-def test_20_one_prefix_may_have_a_few_attests_checked_and_no_more() -> None:
-    world, _, validator = unconnected()
-    book = Book()
-    accepted = 0
-    for number in range(30):
-        node = Host(
-            f"node-{number}", Address("10.0.0.5", 5000 + number), CLASSICAL, book, world.now
-        )
-        world.book.entries[node.name] = node.enlist()
-        (hello,) = sent(node.endpoint.connect(validator.pin(), world.now))
-        (challenge,) = sent(validator.endpoint.receive_datagram(hello, node.address, world.now))
-        attest = sent(node.endpoint.receive_datagram(challenge, validator.address, world.now))
-        effects = feed(validator, attest, node.address, world.now)
-        accepted += bool(sent(effects))
-        if number >= 5:
-            assert drop_reasons(effects) == [DropReason.RATE]
-    assert accepted == validator.config.attest_burst
-
-
-def test_a_forged_first_challenge_cannot_win() -> None:
-    world, edge, validator = unconnected()
-
-    def forge(there: World, source: Address, target: Address, data: bytes) -> bytes | None:
-        if kind_of(data) is PacketType.CHALLENGE:
-            there.inject(source, target, data[:100] + b"F" * 16 + data[116:])
-        return data
-
-    world.intercept = forge
-    world.connect(edge, validator)
-    world.run(SECOND)
-    assert edge.endpoint.peers == (validator.name,)
-    assert DropReason.COOKIE in validator.drops()
-
-
-def test_challenges_beyond_three_are_not_answered() -> None:
-    world, edge, validator = unconnected()
-    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
-    (challenge,) = sent(validator.endpoint.receive_datagram(hello, edge.address, world.now))
-    answered = 0
-    for number in range(6):
-        forged = challenge[:100] + number.to_bytes(16) + challenge[116:]
-        effects = edge.endpoint.receive_datagram(forged, validator.address, world.now)
-        answered += bool(sent(effects))
-    assert answered == 3
-
-
-def test_a_changed_port_between_hello_and_attest_costs_one_retry() -> None:
-    world, edge, validator = unconnected()
-    world.connect(edge, validator)
-    world.run(15_000)
-    world.moved[edge.address] = Address("10.0.0.1", 61_000)
-    world.run(20 * SECOND)
-    assert edge.endpoint.peers == (validator.name,)
-
-
-def test_the_retry_schedule_doubles_to_a_minute_with_jitter() -> None:
-    world = World()
-    edge = world.add("edge-1")
-    ghost = PinnedPeer(
-        NodeId("validator-9"), Address("10.0.0.99", 4719), identity_of("v").static_key.public_key
-    )
-    world.execute(edge, edge.endpoint.connect(ghost, world.now))
-    times = [world.now]
-    while len(times) < 10:
-        due = edge.endpoint.next_timeout()
-        assert due is not None
-        world.now = due
-        assert sent(edge.endpoint.handle_timeout(due))
-        times.append(due)
-    gaps = [(after - before) / SECOND for before, after in pairwise(times)]
-    for gap, step in zip(gaps, [1, 2, 4, 8, 16, 32, 60, 60, 60], strict=True):
-        assert 0.8 * step <= gap <= 1.2 * step
-    assert len(set(gaps)) == len(gaps)
-
-
 def test_an_attest_body_needs_every_byte() -> None:
     body = AttestBody(bytes(64), NodeId("edge-1"), bytes(64), bytes(64), 0).encode()
     assert len(body) == 236
-
-
-def test_an_answer_from_another_address_is_not_taken() -> None:
-    world, edge, validator = unconnected()
-    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
-    (challenge,) = sent(validator.endpoint.receive_datagram(hello, edge.address, world.now))
-    effects = edge.endpoint.receive_datagram(challenge, Address("10.6.6.6", 4719), world.now)
-    assert effects == [Dropped(DropReason.UNKNOWN_TOKEN)]
-
-
-def test_17_a_renewal_of_channels_that_are_gone_is_closed_and_started_anew() -> None:
-    world, edge, validator = pair()
-    world.run(SECOND)
-    edge.endpoint._links[validator.name].renewal_due = True
-    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
-    while not validator.endpoint._table.pending:
-        assert world.step(world.now + SECOND)
-    # The ACCEPT that promises to continue is on its way when the validator loses the channels.
-    world.execute(validator, validator.endpoint.close(edge.name, world.now))
-    world.run(10 * SECOND)
-    assert validator.endpoint.peers == (edge.name,)
-    assert edge.endpoint.peers == (validator.name,)
-    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"anew", world.now))
-    world.run(SECOND)
-    assert validator.messages() == [b"anew"]
-    assert len(validator.of(SessionUp)) == 2
-
-
-def test_a_renewal_that_was_refused_is_tried_again_while_the_session_lives() -> None:
-    world, edge, validator = pair()
-    world.run(SECOND)
-    world.book.entries[edge.name] = edge.enlist(active=False)
-    edge.endpoint._links[validator.name].renewal_due = True
-    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
-    world.run(SECOND)
-    assert [one.code for one in edge.effects if isinstance(one, ConnectRejected)] == [
-        RejectCode.NOT_ACTIVE
-    ]
-    world.book.entries[edge.name] = edge.enlist()
-    world.run(6 * MINUTE)
-    assert edge.of(SessionRenewed) == [SessionRenewed(validator.name)]
-    assert edge.of(SessionDown) == []
-
-
-def test_a_renewal_is_held_to_the_fingerprint_of_its_own_attest() -> None:
-    world, edge, validator = pair()
-    world.run(SECOND)
-    edge.weights.fingerprint = b"n" * 64
-    world.book.entries[edge.name] = edge.enlist()
-    edge.endpoint._links[validator.name].renewal_due = True
-    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
-    world.run(5 * MINUTE)
-    assert edge.of(SessionRenewed) == [SessionRenewed(validator.name)]
-    assert validator.of(ResonanceMismatch) == []
-    assert validator.endpoint.peers == (edge.name,)
 
 
 def test_08_a_hello_for_another_key_or_no_version_at_all_is_dropped() -> None:
@@ -775,37 +423,3 @@ def test_08_a_hello_for_another_key_or_no_version_at_all_is_dropped() -> None:
         changed = rewritten(hello, validator, start, value)
         effects = validator.endpoint.receive_datagram(changed, edge.address, world.now)
         assert effects == [Dropped(DropReason.MALFORMED)]
-
-
-def test_13_a_bare_reject_may_say_version_or_busy_only() -> None:
-    world, edge, validator = unconnected()
-    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
-    for code in RejectCode:
-        reject = encode_bare_reject(hello[146:154], code, 1)
-        effects = edge.endpoint.receive_datagram(reject, validator.address, world.now)
-        clear = code in (RejectCode.VERSION, RejectCode.BUSY)
-        assert (effects == [BareRejectSeen(validator.name, code)]) is clear
-
-
-def test_15_copies_of_accept_fragments_are_bounded() -> None:
-    world, edge, validator, _, attest = until_attest()
-    accept = sent(feed(validator, attest, edge.address, world.now))
-    for number in range(20):
-        forged = accept[0][:40] + number.to_bytes(8) + accept[0][48:]
-        edge.endpoint.receive_datagram(forged, validator.address, world.now)
-    dial = edge.endpoint._dials.find(validator.name)
-    assert dial is not None
-    assert len(dial._parts[0]) == 3
-
-
-def test_17_a_restarted_validator_does_not_continue_what_it_does_not_know() -> None:
-    world, edge, validator = pair()
-    world.run(2 * SECOND)
-    validator.boot(world.now)
-    edge.endpoint._links[validator.name].renewal_due = True
-    world.execute(edge, edge.endpoint._settle(edge.endpoint._links[validator.name], world.now))
-    world.run(SECOND)
-    assert edge.of(SessionRenewed) == []
-    assert edge.of(SessionDown) == [SessionDown(validator.name, DownReason.REPLACED)]
-    assert len(edge.of(SessionUp)) == 2
-    assert validator.endpoint.peers == (edge.name,)
