@@ -307,16 +307,19 @@ class Voting:
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is due."""
         if self.opened_at is None:
-            return self.open_at() if self.cleared else None
+            return self.open_at() if self.cleared else self._unopened_alarm()
         times = [self._alarm_at, self._recut_at, self._judge.ready_at, self.simplex.next_timeout()]
         return min((item for item in times if item is not None), default=None)
 
     def handle_timeout(self, now: Instant) -> list[Step]:
         """Open, rebroadcast, raise the alarm, and let the agreement machine act."""
-        if self.opened_at is None:
-            return self._try_open(now)
-        steps: list[Step] = []
         config = self._terms.config
+        if self.opened_at is None:
+            if self.cleared or now < self._unopened_alarm():
+                return self._try_open(now)
+            self._alarm_at = Instant(now + config.quorum_alarm_us)
+            return [self._alarm()]
+        steps: list[Step] = []
         if self._judge.ready_at is not None and self._judge.ready_at <= now:
             # The grace is over: with ready_at in the past a leader proposes what it has.
             self._judge.grace_over = True
@@ -330,6 +333,12 @@ class Voting:
             self._alarm_at = Instant(now + config.quorum_alarm_us)
             steps.append(self._alarm())
         return steps + self.simplex.handle_timeout(now)
+
+    def _unopened_alarm(self) -> Instant:
+        """Return when an epoch that is due but cannot open, for want of peers, raises the alarm."""
+        if self._alarm_at is not None:
+            return self._alarm_at
+        return Instant(self.open_at() + self._terms.config.quorum_alarm_us)
 
     def _alarm(self) -> QuorumLost:
         heard = max(len(self._judge.cuts), self.simplex.heard)
