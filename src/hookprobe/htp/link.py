@@ -9,8 +9,9 @@ heartbeats and renews keys, the answering end checks resonance and reports trust
 from typing import NamedTuple
 
 from hookprobe.crypto.sealing import COUNTER_MAX
-from hookprobe.errors import MalformedError
+from hookprobe.errors import LimitExceededError, MalformedError
 from hookprobe.htp.acks import AckTracker
+from hookprobe.htp.admission import RateLimiter
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.effects import (
@@ -57,6 +58,8 @@ from hookprobe.wire.instant import SECOND, Instant
 PROBES_UNANSWERED_MAX = 3
 HEARTBEAT_S_RANGE = range(15, 121)
 STREAM_ID_BYTES = 6
+BEACON_RATE_PER_S = 2
+BEACON_BURST = 20
 REKEY_AFTER_PACKETS = COUNTER_MAX - 2**20
 REJECT_AFTER_PACKETS = COUNTER_MAX - 2**10
 
@@ -104,6 +107,7 @@ class Link:
         "_beacon_number",
         "_beacons",
         "_fingerprint",
+        "_fresh_beacons",
         "_heartbeat_at",
         "_heartbeat_s",
         "_inbox",
@@ -150,6 +154,7 @@ class Link:
         self.last_heard = now
         self.trust = 0xFFFF
         self._trust_seen = -1
+        self._fresh_beacons = RateLimiter(BEACON_RATE_PER_S, BEACON_BURST, 1)
         self.vitals = Vitals()
         self._recovery: Recovery[Fragment | Probe] = Recovery(
             config.ack_delay_us, config.congestion_max_bytes
@@ -226,6 +231,8 @@ class Link:
             raise MalformedError("session packet: flags or mode not in use yet")
         if kind is not PacketType.DATA and header.frag_last:
             raise MalformedError(f"{kind.name}: a fragment")
+        if header.flags & FLAG_RES_FRESH and kind is not PacketType.HEARTBEAT:
+            raise MalformedError(f"{kind.name}: a fresh beacon outside a heartbeat")
         self.last_heard = now
         effects: list[Effect] = []
         if session is self.session:
@@ -291,6 +298,9 @@ class Link:
         header, resonance = opened.header, opened.resonance
         if not header.flags & FLAG_RES_FRESH:
             return [] if resonance in self._beacons else self._mismatch(now)
+        # Checking costs a forward pass of the peer's network, so a peer cannot ask for many.
+        if not self._fresh_beacons.allow(b"", now):
+            raise LimitExceededError("HEARTBEAT: too many fresh beacons")
         if not self._resonates(resonance):
             return self._mismatch(now)
         if header.nonce > self._beacon_number:

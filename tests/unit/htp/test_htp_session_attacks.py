@@ -4,7 +4,7 @@ The numbers are those of the attack list.
 """
 
 import pytest
-from tests.unit.htp.htp_moves import calm, data_packet, messages, seal_as
+from tests.unit.htp.htp_moves import calm, data_packet, feed, messages, seal_as
 from tests.unit.htp.htp_pair import Host, Weather, pair
 
 from hookprobe.crypto import sealing
@@ -192,8 +192,10 @@ def odd_header(host: Host, peer: Host, flags: int, mode: int) -> bytes:
     return header + link.session._sealing.seal(number, body, header)
 
 
-@pytest.mark.parametrize(("flags", "mode", "taken"), [(1, 0, True), (5, 0, False), (9, 0, False),
-                                                      (1, 1, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("flags", "mode", "taken"),
+    [(1, 0, True), (3, 0, False), (5, 0, False), (9, 0, False), (1, 1, False)],
+)
 def test_23_flags_and_modes_without_a_meaning_yet_are_refused(
     flags: int, mode: int, taken: bool
 ) -> None:
@@ -211,3 +213,16 @@ def test_23_only_data_comes_in_fragments() -> None:
     packet = session.seal(PacketType.ACK, ack, world.now, 0, 0x0001)
     effects = validator.endpoint.receive_datagram(packet, edge.address, world.now)
     assert SessionDown(edge.name, DownReason.PROTOCOL) in effects
+
+
+def test_30_a_peer_cannot_have_beacon_after_beacon_checked() -> None:
+    world, edge, validator = calm()
+    session = edge.endpoint._links[validator.name].session
+    session.resonance = b"".join(edge.weights.respond(session.exporter + session.transcript))
+    beats = [
+        session.seal(PacketType.HEARTBEAT, encode_heartbeat(bytes(8), Vitals()), world.now)
+        for _ in range(30)
+    ]
+    effects = feed(validator, beats, edge.address, world.now)
+    assert SessionDown(edge.name, DownReason.PROTOCOL) in effects
+    assert validator.endpoint.peers == ()
