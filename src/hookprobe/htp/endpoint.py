@@ -46,9 +46,11 @@ from hookprobe.htp.messages import (
     Vitals,
     decode_bare_reject,
     decode_challenge,
+    encode_heartbeat,
 )
 from hookprobe.htp.packet import (
     SESSION_TYPES,
+    ZERO_TOKEN,
     Header,
     PacketType,
     decode_header,
@@ -91,6 +93,7 @@ class Endpoint:
         "_shift",
         "_table",
         "_tools",
+        "_vitals",
     )
 
     def __init__(
@@ -112,6 +115,7 @@ class Endpoint:
         self._dials = Switchboard(self._agenda)
         self._responder = Responder(identity, self._tools, self._ciphers, self._links, now)
         self._reset = StatelessReset(identity.reset_key, config, self._entropy)
+        self._vitals = Vitals()
         self._shift = 0
         self._last = now
 
@@ -162,7 +166,16 @@ class Endpoint:
         return self._settle(link, now)
 
     def report(self, vitals: Vitals) -> None:
-        """Set what our next heartbeats say."""
+        """Set what our next heartbeats say.
+
+        Raises:
+            LocalError: A value does not fit its field.
+        """
+        try:
+            encode_heartbeat(ZERO_TOKEN, vitals)
+        except ValueError as error:
+            raise LocalError("report: a value does not fit its field") from error
+        self._vitals = vitals
         for link in self._links.values():
             if link.session.names.dialled:
                 link.vitals = vitals
@@ -368,6 +381,8 @@ class Endpoint:
         self, session: Session, address: Address, fingerprint: bytes | None, now: Instant
     ) -> Link:
         link = Link(session, address, fingerprint, self._tools, now)
+        if session.names.dialled:
+            link.vitals = self._vitals
         self._links[link.peer] = link
         return link
 

@@ -290,6 +290,22 @@ def test_vitals_reach_the_answering_end() -> None:
     assert len(validator.of(VitalsReported)) <= 2
 
 
+def test_vitals_set_before_the_session_are_in_its_first_heartbeat() -> None:
+    world = World()
+    edge, validator = world.add("edge-1"), world.add("validator-1")
+    edge.endpoint.report(Vitals(9, 50, 0, 1, 2))
+    world.connect(edge, validator)
+    world.run(SECOND)
+    assert validator.of(VitalsReported) == [VitalsReported(edge.name, 9, 50, 0, 1, 2)]
+
+
+@pytest.mark.parametrize("wrong", [Vitals(2**32), Vitals(0, 256), Vitals(0, 0, -1)])
+def test_vitals_that_do_not_fit_are_a_local_error(wrong: Vitals) -> None:
+    _, edge, _ = pair()
+    with pytest.raises(LocalError):
+        edge.endpoint.report(wrong)
+
+
 def test_more_peers_than_the_limit_are_told_busy() -> None:
     world = World()
     validator = world.add("validator-1", HtpConfig(peers_max=2))
