@@ -1,5 +1,3 @@
-# LEAD NOTE (remove later): this committed format is the agreed one; tools/verify_bundle.py and the CLI follow it.
-# Do not replace it; tests use export_bundle() and BundleVerifier(schemes, trusted_chain).check(data).
 """Evidence bundles: blocks with everything needed to verify them offline (DSM spec 2.9).
 
 A bundle is a text of lines; each line is canonical JSON and ends with one newline:
@@ -43,6 +41,7 @@ from hookprobe.dsm.enrolment import check_enrolment, parse_enrolment
 from hookprobe.dsm.genesis import Genesis, decode_genesis
 from hookprobe.dsm.messages import Receipt
 from hookprobe.dsm.microblock import (
+    SALT_BYTES,
     LaneKey,
     Payload,
     SignedBlock,
@@ -220,28 +219,35 @@ class BundleVerifier:
         Raises:
             RemoteError: It does not hold; the message names the first line and thing at fault.
         """
-        head, *rest = _split(data)
-        number = 1
-        manifest: JsonObject = {}
-        reading: _Reading | None = None
+        place = _Place()
         try:
-            manifest = canonical.decode_object(head, limit=LINE_MAX_BYTES)
-            for line in rest:
-                number += 1
-                document = canonical.decode_object(line, limit=LINE_MAX_BYTES)
-                if reading is None:
-                    reading = _Reading(self._court(document))
-                    Fields(manifest, "manifest").literal("chain", reading.court.chain.hex())
-                else:
-                    reading.take(document)
-            if reading is None:
-                raise MalformedError("the genesis document is missing")
-            reading.finish()
-            number = 1
-            self._check_manifest(manifest, reading, data[len(head) + 1 :])
+            reading = self._read(data, place)
         except RemoteError as error:
-            raise type(error)(f"line {number}: {error.message}", hint=error.hint) from error
+            raise type(error)(f"line {place.line}: {error.message}", hint=error.hint) from error
         return reading.report(pinned=self._trusted is not None)
+
+    def _read(self, data: bytes, place: "_Place") -> "_Reading":
+        if len(data) > BUNDLE_MAX_BYTES:
+            raise MalformedError(f"bundle of {len(data)} bytes, limit {BUNDLE_MAX_BYTES}")
+        *lines, incomplete = data.split(b"\n")
+        if len(lines) < 2:
+            raise MalformedError("manifest and genesis document are wanted, a line each")
+        manifest = _parse_manifest(_decode(lines[0]))
+        place.line = 2
+        reading = _Reading(self._court(_decode(lines[1])))
+        if manifest.chain != reading.court.chain:
+            place.line = 1
+            raise VerificationError("manifest: the genesis document is of another chain")
+        for line in lines[2:]:
+            place.line += 1
+            reading.take(_decode(line))
+        if incomplete:
+            place.line += 1
+            raise MalformedError("the last line is not complete")
+        reading.finish()
+        place.line = 1
+        manifest.check(reading.blocks, reading.receipts, data[len(lines[0]) + 1 :])
+        return reading
 
     def _court(self, document: JsonObject) -> Court:
         fields = Fields(document, "genesis line")
@@ -250,7 +256,9 @@ class BundleVerifier:
         fields.finish()
         court = self._courts.get(raw)
         if court is None:
-            court = convene(decode_genesis(raw), self._schemes)
+            genesis = decode_genesis(raw)
+            _check_whole(genesis.encode(), raw, "genesis")
+            court = convene(genesis, self._schemes)
             self._courts = {raw: court}
         if self._trusted is not None and court.chain != self._trusted:
             raise VerificationError(
@@ -258,24 +266,41 @@ class BundleVerifier:
             )
         return court
 
-    def _check_manifest(self, manifest: JsonObject, reading: "_Reading", rest: bytes) -> None:
-        fields = Fields(manifest, "manifest")
-        fields.literal("type", "hookprobe-bundle")
-        fields.literal("v", 1)
-        fields.literal("chain", reading.court.chain.hex())
-        fields.literal("blocks", reading.blocks)
-        fields.literal("receipts", reading.receipts)
-        fields.literal("digest", hashlib.sha256(rest).hexdigest())
-        fields.finish()
+
+@dataclass(slots=True)
+class _Place:
+    """The number of the line that is being judged."""
+
+    line: int = 1
 
 
-def _split(data: bytes) -> list[bytes]:
-    if len(data) > BUNDLE_MAX_BYTES:
-        raise MalformedError(f"bundle of {len(data)} bytes, limit {BUNDLE_MAX_BYTES}")
-    *lines, end = data.split(b"\n")
-    if end or not lines:
-        raise MalformedError("bundle: the last line is not complete")
-    return lines
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What the first line says about the others."""
+
+    chain: bytes
+    blocks: int
+    receipts: int
+    digest: bytes
+
+    def check(self, blocks: int, receipts: int, rest: bytes) -> None:
+        """Compare with what was read."""
+        if (self.blocks, self.receipts) != (blocks, receipts):
+            raise VerificationError(
+                f"manifest: the bundle has {blocks} blocks, {receipts} receipts"
+            )
+        if self.digest != hashlib.sha256(rest).digest():
+            raise VerificationError("manifest: digest of other lines")
+
+
+def _decode(line: bytes) -> JsonObject:
+    return canonical.decode_object(line, limit=LINE_MAX_BYTES)
+
+
+def _check_whole(written: bytes, raw: bytes, what: str) -> None:
+    """Refuse a document with two spellings: what was read must write what was signed."""
+    if written != raw:
+        raise MalformedError(f"{what}: a field is not in its one form")
 
 
 @dataclass(slots=True)
@@ -346,7 +371,9 @@ class _Reading:
         key = self.keys.get(signed.lane)
         if key is not None:
             return key
-        enrolment = parse_enrolment(signed.block.body or {})
+        body = signed.block.body or {}
+        enrolment = parse_enrolment(body)
+        _check_whole(canonical.encode(enrolment.to_body()), canonical.encode(body), "enrolment")
         if enrolment.certificate.node_id != signed.block.node_id:
             raise VerificationError(f"enrolment of {signed.block.node_id}: of another node")
         key = check_enrolment(
@@ -395,11 +422,26 @@ class _Reading:
         )
 
 
+def _parse_manifest(document: JsonObject) -> _Manifest:
+    fields = Fields(document, "manifest")
+    fields.literal("type", "hookprobe-bundle")
+    fields.literal("v", 1)
+    manifest = _Manifest(
+        fields.hex("chain", 32),
+        fields.integer("blocks"),
+        fields.integer("receipts"),
+        fields.hex("digest", 32),
+    )
+    fields.finish()
+    return manifest
+
+
 def _parse_receipt(document: JsonObject) -> Receipt:
     fields = Fields(document, "receipt")
     fields.literal("type", "receipt")
     raw = canonical.encode(fields.object("header"))
     header = parse_header(raw)
+    _check_whole(header.encode(), raw, "checkpoint header")
     sealed = Fields(fields.object("certificate"), "certificate")
     certificate = QuorumCertificate(
         kind=VoteKind.FINALIZE,
@@ -430,10 +472,15 @@ def _parse_block_line(document: JsonObject) -> tuple[SignedBlock, Payload | None
     fields = Fields(document, "block line")
     fields.literal("type", "block")
     signed = parse_block(canonical.encode(fields.object("block")), fields.hex("signature", 64))
+    _check_whole(signed.block.encode(), signed.raw, "block")
     payload = None
     if fields.has("payload"):
         data = _hex(fields.text("payload", limit=_PAYLOAD_CHARS_MAX), "payload")
-        payload = Payload(fields.hex("salt", 16), data)
+        salt = _hex(fields.text("salt"), "salt")
+        if len(salt) != SALT_BYTES:
+            # A shorter salt with a longer payload would have the same hash.
+            raise MalformedError(f"salt of {len(salt)} bytes, {SALT_BYTES} are wanted")
+        payload = Payload(salt, data)
     fields.finish()
     return signed, payload
 
