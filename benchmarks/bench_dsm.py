@@ -1,0 +1,223 @@
+"""What the ledger costs, each figure beside the raw operation that it cannot do without.
+
+Run `python benchmarks/bench_dsm.py`; `run()` gives the rows (name, value, unit).
+"""
+
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+from hookprobe.crypto import merkle
+from hookprobe.crypto.bls import Bls, BlsSigner
+from hookprobe.crypto.signing import Ed25519, Ed25519Signer
+from hookprobe.dsm.bundle import BundleVerifier, export_bundle
+from hookprobe.dsm.chain import Event
+from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.edge import EdgeHost, EdgeLedger
+from hookprobe.dsm.effects import CheckpointFinalized, Effect, Send
+from hookprobe.dsm.lanes import LaneBook
+from hookprobe.dsm.messages import Message, decode, encode
+from hookprobe.dsm.microblock import SignedBlock, parse_block
+from hookprobe.dsm.store import MemoryStore, Persist, Table
+from hookprobe.dsm.validator import ValidatorLedger
+from hookprobe.sim.scenario import START, Keys, Mesh
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import SECOND, Instant
+
+Row = tuple[str, float, str]
+NOW = Instant(START + SECOND)
+BLOCKS = 2_000
+LEAVES = 100_000
+
+
+def seconds(action: Callable[[], object], rounds: int = 3) -> float:
+    """Return the best time of a few rounds."""
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        action()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def edge_of(mesh: Mesh, store: MemoryStore) -> EdgeLedger:
+    config = LedgerConfig()
+    keys = mesh.edge_keys(NodeId("edge"))
+    return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, EdgeHost(store, bytes), config)
+
+
+def blocks_rows(mesh: Mesh) -> list[Row]:
+    signer, scheme = Ed25519Signer(b"s" * 32), Ed25519()
+    message = b"m" * 32
+    signature = signer.sign(message)
+    raw_sign = BLOCKS / seconds(lambda: [signer.sign(message) for _ in range(BLOCKS)])
+    raw_verify = BLOCKS / seconds(
+        lambda: [scheme.verify(signer.public_key, message, signature) for _ in range(BLOCKS)]
+    )
+    events = [Event("ids_alert", b"payload of an alert %d" % number) for number in range(64)]
+
+    def create() -> list[SignedBlock]:
+        store = MemoryStore()
+        chain = edge_of(mesh, store).chain
+        effects = chain.begin([], NOW)
+        for _ in range(BLOCKS // 64):
+            effects += chain.append(events, NOW)
+        for effect in effects:
+            if isinstance(effect, Persist):
+                store.apply(effect)
+        prefix = store.scan(Table.BLOCKS, b"", b"\xff" * 80, BLOCKS)
+        return [parse_block(value[2:-64], value[-64:]) for _, value in prefix]
+
+    made = create()
+    created = len(made) / seconds(create)
+    wire = [(signed.raw, signed.signature) for signed in made]
+
+    def ingest() -> None:
+        node = ValidatorLedger(
+            mesh.genesis,
+            mesh.validator_keys(mesh.names[0]),
+            mesh.keys.schemes,
+            MemoryStore(),
+            LedgerConfig(),
+        )
+        book = LaneBook(node.court, MemoryStore(), LedgerConfig())
+        for raw, signed in wire:
+            book.insert(parse_block(raw, signed), solicited=False)
+
+    ingested = len(wire) / seconds(ingest)
+    return [
+        ("raw Ed25519 sign", raw_sign, "1/s"),
+        ("microblocks created, stored and read back", created, "1/s"),
+        ("created / raw sign", created / raw_sign, "ratio"),
+        ("raw Ed25519 verify", raw_verify, "1/s"),
+        ("validator ingest, every signature", ingested, "1/s"),
+        ("ingest / raw verify", ingested / raw_verify, "ratio"),
+    ]
+
+
+def plain_root(leaves: list[bytes]) -> bytes:
+    """Build an RFC 6962 root level by level, without any trick."""
+    level = [sha256(b"\0" + leaf).digest() for leaf in leaves]
+    while len(level) > 1:
+        level = [
+            sha256(b"\1" + level[at] + level[at + 1]).digest() if at + 1 < len(level) else level[at]
+            for at in range(0, len(level), 2)
+        ]
+    return level[0]
+
+
+def tree_rows() -> list[Row]:
+    leaves = [sha256(number.to_bytes(4, "big")).digest() for number in range(LEAVES)]
+    assert plain_root(leaves) == merkle.root(leaves)
+    ours, plain = seconds(lambda: merkle.root(leaves)), seconds(lambda: plain_root(leaves))
+    proof, root = merkle.prove_inclusion(leaves, 777), merkle.root(leaves)
+    checked = seconds(
+        lambda: [merkle.check_inclusion(leaves[777], 777, LEAVES, proof, root) for _ in range(2000)]
+    )
+    return [
+        ("epoch root of 100k ids", ours * 1e3, "ms"),
+        ("epoch root / plain level loop", ours / plain, "ratio"),
+        ("inclusion proofs verified, 100k leaves", 2000 / checked, "1/s"),
+    ]
+
+
+class Loop:
+    """Validators in one process over encoded frames; counts the processor time."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.nodes: dict[NodeId, ValidatorLedger | EdgeLedger] = {}
+        self.stores: dict[NodeId, MemoryStore] = {}
+        self.queue: list[tuple[NodeId, NodeId, Message]] = []
+        self.finals = 0
+        for name in mesh.names:
+            self.stores[name] = MemoryStore()
+            self.nodes[name] = ValidatorLedger(
+                mesh.genesis,
+                mesh.validator_keys(name),
+                mesh.keys.schemes,
+                self.stores[name],
+                LedgerConfig(),
+            )
+        edge = NodeId("edge")
+        self.stores[edge] = MemoryStore()
+        self.edge = edge_of(mesh, self.stores[edge])
+        self.nodes[edge] = self.edge
+        for name, node in self.nodes.items():
+            self.run(name, node.start(Instant(START)))
+            for other in self.nodes:
+                if other != name:
+                    self.run(name, node.peer_connected(other, Instant(START)))
+        self.drain(Instant(START))
+
+    def run(self, name: NodeId, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Persist):
+                self.stores[name].apply(effect)
+            elif isinstance(effect, Send):
+                self.queue.append((name, effect.peer, effect.message))
+            elif isinstance(effect, CheckpointFinalized):
+                self.finals += 1
+
+    def drain(self, now: Instant) -> None:
+        while self.queue:
+            batch, self.queue = self.queue, []
+            for sender, receiver, message in batch:
+                frame = encode(message)
+                assert decode(frame) is not None
+                self.run(receiver, self.nodes[receiver].receive_frame(sender, frame, now))
+
+    def epoch(self, now: Instant) -> None:
+        """Wake everybody once and deliver all that follows."""
+        for name, node in self.nodes.items():
+            self.run(name, node.handle_timeout(now))
+        self.drain(now)
+
+
+def finality_rows(size: int) -> list[Row]:
+    mesh = Mesh(size, Keys(3, real=True))
+    loop = Loop(mesh)
+    times = []
+    for epoch in range(12):
+        now = Instant(START + (epoch + 1) * 4 * SECOND)
+        before = loop.finals
+        start = time.process_time()
+        loop.epoch(now)
+        times.append(time.process_time() - start)
+        assert loop.finals == before + size
+    times.sort()
+    return [(f"finality in process, n={size}, all validators, p50", times[6] * 1e3, "ms")]
+
+
+def bundle_rows() -> list[Row]:
+    mesh = Mesh(4, Keys(4, real=True))
+    loop = Loop(mesh)
+    name = NodeId("edge")
+    loop.run(name, loop.edge.append([Event("ids_alert", b"x" * 100)], Instant(START)))
+    for step in range(1, 40):
+        loop.epoch(Instant(START + step * SECOND // 4))
+    data = export_bundle(mesh.genesis, name, loop.stores[name])
+    verifier = BundleVerifier(mesh.keys.schemes, mesh.chain)
+    verifier.check(data)
+    checked = seconds(lambda: verifier.check(data), 10)
+    signer, votes = BlsSigner(b"s" * 32), Bls()
+    signature = signer.sign(b"m")
+    single = seconds(lambda: votes.verify(signer.public_key, b"m", signature), 10)
+    return [
+        ("bundle verified, genesis known", checked * 1e3, "ms"),
+        ("BLS verify", single * 1e3, "ms"),
+        ("BLS verify / bundle", single / checked, "ratio"),
+        ("bundle size, one receipt chain", float(len(data)), "bytes"),
+    ]
+
+
+def run() -> list[Row]:
+    """Measure everything."""
+    mesh = Mesh(4, Keys(2, real=True))
+    rows = blocks_rows(mesh) + tree_rows()
+    rows += finality_rows(4) + finality_rows(10)
+    return rows + bundle_rows()
+
+
+if __name__ == "__main__":
+    for label, value, unit in run():
+        print(f"{label:58} {value:12.2f} {unit}")

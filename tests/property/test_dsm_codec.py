@@ -1,0 +1,114 @@
+"""Every frame round-trips, and no bytes make the decoder raise anything but `RemoteError`."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hookprobe.crypto import merkle
+from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
+from hookprobe.dsm.checkpoint import Range
+from hookprobe.dsm.enrolment import Head
+from hookprobe.dsm.messages import (
+    CertificateMessage,
+    GetCheckpoints,
+    GetRange,
+    GetReceipts,
+    Have,
+    HeadsReply,
+    Message,
+    Receipt,
+    Status,
+    Vote,
+    decode,
+    encode,
+)
+from hookprobe.dsm.receipts import build_tree
+from hookprobe.errors import RemoteError
+from hookprobe.wire.identifiers import NodeId
+
+digests = st.binary(min_size=32, max_size=32)
+u64 = st.integers(0, 2**64 - 1)
+u32 = st.integers(0, 2**32 - 1)
+numbers = st.integers(1, 2**53 - 1)
+nodes = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,31}", fullmatch=True).map(NodeId)
+lanes = st.tuples(nodes, u32)
+kinds = st.sampled_from(VoteKind)
+signatures = st.binary(min_size=96, max_size=96)
+certificates = st.builds(
+    QuorumCertificate, kinds, u64, u32, digests, st.binary(max_size=16), signatures
+)
+heads = st.builds(Head, u32, u64, digests)
+ranges = st.builds(
+    lambda node, inc, pair, head: Range(node, inc, min(pair), max(pair), head),
+    nodes,
+    st.integers(1, 2**32 - 1),
+    st.tuples(numbers, numbers),
+    digests,
+)
+messages: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Have, st.lists(st.tuples(lanes, u64), max_size=5).map(tuple)),
+    st.builds(GetRange, u32, lanes, u64, u64, digests),
+    st.builds(Vote, kinds, u64, u32, digests, st.integers(0, 2**16 - 1), signatures),
+    st.builds(CertificateMessage, certificates),
+    st.builds(Status, u64, digests, digests, u64),
+    st.builds(GetCheckpoints, u64, st.integers(0, 2**16 - 1)),
+    st.builds(
+        Receipt,
+        st.binary(max_size=4096),
+        certificates,
+        ranges,
+        u64,
+        st.lists(digests, max_size=9).map(tuple),
+    ),
+    st.builds(HeadsReply, st.lists(heads, max_size=5).map(tuple)),
+    st.builds(GetReceipts, u32, u64),
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(messages)
+def test_messages_round_trip(message: Message) -> None:
+    assert decode(encode(message)) == message
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(messages, st.data())
+def test_damaged_frames_are_another_message_or_a_remote_error(
+    message: Message, data: st.DataObject
+) -> None:
+    frame = encode(message)
+    place = data.draw(st.integers(0, len(frame) - 1))
+    damaged = frame[:place] + bytes((frame[place] ^ 1 + data.draw(st.integers(0, 254)),))
+    damaged += frame[place + 1 :] if data.draw(st.booleans()) else b""
+    try:
+        found = decode(damaged)
+    except RemoteError:
+        return
+    assert encode(found) == damaged
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.integers(1, 14), st.binary(max_size=300))
+def test_no_bytes_break_the_decoder(kind: int, rest: bytes) -> None:
+    try:
+        message = decode(b"\1" + bytes((kind,)) + rest)
+    except RemoteError:
+        return
+    assert encode(message) == b"\1" + bytes((kind,)) + rest
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
+def test_receipts_of_all_chains_are_range_proofs_of_the_epoch_tree(counts: list[int]) -> None:
+    leaves = [number.to_bytes(32, "big") for number in range(sum(counts))]
+    spans: list[Range] = []
+    at = 0
+    for place, count in enumerate(counts):
+        spans.append(Range(NodeId(f"n{place:02}"), 1, 1, count, leaves[at + count - 1]))
+        at += count
+    tree = build_tree(spans, leaves)
+    for span in spans:
+        start, proof = tree.prove(span)
+        assert proof == merkle.prove_range(leaves, start, start + span.count)
+        merkle.check_range(
+            leaves[start : start + span.count], start, len(leaves), proof, merkle.root(leaves)
+        )
