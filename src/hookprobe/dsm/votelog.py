@@ -63,8 +63,9 @@ def forget_rows(reader: StoreReader, epoch: int) -> tuple[Write, ...]:
     """Return deletions of what an epoch that is final no longer needs."""
     prefix = epoch.to_bytes(8, "big")
     own_cut: Write = (Table.CUTS, prefix, None)
-    return (own_cut,) + tuple(
-        (table, key, None)
+    rows = [
+        (table, key)
         for table in (Table.VOTES, Table.CERTIFICATES, Table.PROPOSALS)
         for key, _ in reader.scan(table, prefix, prefix_end(prefix), ROWS_MAX)
-    )
+    ]
+    return (own_cut, *((table, key, None) for table, key in rows))
