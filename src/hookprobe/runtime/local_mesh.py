@@ -104,6 +104,10 @@ class LocalMesh:
         process = self._processes.get(name)
         return process is not None and process.returncode is None
 
+    def process_id(self, name: str) -> int:
+        """Return the process id of a started node."""
+        return self._processes[name].pid
+
     async def start(self, names: Sequence[str]) -> None:
         """Start nodes."""
         for name in names:
