@@ -80,7 +80,8 @@ class MeshLinks:
     def __init__(self, endpoint: Endpoint, ledger: Ledger, dials: Sequence[PinnedPeer]) -> None:
         self._endpoint = endpoint
         self._ledger = ledger
-        self._dials = tuple(dials)
+        self._dials = {peer.node: peer for peer in dials}
+        self._dial_again: dict[NodeId, Instant] = {}
 
     @property
     def peers(self) -> tuple[NodeId, ...]:
@@ -89,7 +90,7 @@ class MeshLinks:
 
     def start(self, now: Instant) -> list[Effect]:
         effects = self.carry(self._ledger.start(now), now)
-        for peer in self._dials:
+        for peer in self._dials.values():
             effects += self._absorb(self._endpoint.connect(peer, now), now)
         return effects
 
@@ -97,12 +98,16 @@ class MeshLinks:
         return self._absorb(self._endpoint.receive_datagram(data, address, now), now)
 
     def next_timeout(self) -> Instant | None:
-        due = (self._endpoint.next_timeout(), self._ledger.next_timeout())
+        due = [self._endpoint.next_timeout(), self._ledger.next_timeout()]
+        due += self._dial_again.values()
         return min((at for at in due if at is not None), default=None)
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
-        """Run whichever of the two machines is due."""
+        """Run whichever of the two machines is due; dial again those sent away for a while."""
         effects: list[Effect] = []
+        for node in [node for node, at in self._dial_again.items() if _is_due(at, now)]:
+            del self._dial_again[node]
+            effects += self._absorb(self._endpoint.connect(self._dials[node], now), now)
         if _is_due(self._ledger.next_timeout(), now):
             effects += self.carry(self._ledger.handle_timeout(now), now)
         if _is_due(self._endpoint.next_timeout(), now):
@@ -119,8 +124,10 @@ class MeshLinks:
                     channel = _CHANNELS[channel_class(message)]
                     carried.append(MessageSent(peer, channel, frame))
                     carried += self._absorb(self._endpoint.send(peer, channel, frame, now), now)
-                case Disconnect(peer):
+                case Disconnect(peer, until):
                     carried += self._absorb(self._endpoint.close(peer, now), now)
+                    if peer in self._dials:
+                        self._dial_again[peer] = until
                 case _:
                     carried.append(effect)
         return carried
