@@ -13,6 +13,7 @@ from hookprobe.crypto.signing import Ed25519, Ed25519Signer
 from hookprobe.dsm.bundle import BundleVerifier, export_bundle
 from hookprobe.dsm.chain import Event
 from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.court import convene
 from hookprobe.dsm.edge import EdgeHost, EdgeLedger
 from hookprobe.dsm.effects import CheckpointFinalized, Effect, Send
 from hookprobe.dsm.lanes import LaneBook
@@ -71,15 +72,10 @@ def blocks_rows(mesh: Mesh) -> list[Row]:
     created = len(rows) / seconds(create)
     wire = [(value[2:-64], value[-64:]) for _, value in rows]
 
+    court = convene(mesh.genesis, mesh.keys.schemes)
+
     def ingest() -> None:
-        node = ValidatorLedger(
-            mesh.genesis,
-            mesh.validator_keys(mesh.names[0]),
-            mesh.keys.schemes,
-            MemoryStore(),
-            LedgerConfig(),
-        )
-        book = LaneBook(node.court, MemoryStore(), LedgerConfig())
+        book = LaneBook(court, MemoryStore(), LedgerConfig())
         for raw, signed in wire:
             book.insert(parse_block(raw, signed), solicited=False)
 
