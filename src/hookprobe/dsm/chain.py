@@ -69,14 +69,19 @@ class ChainHead:
         return (Table.CHAIN, self.inc.to_bytes(4, "big"), value)
 
 
+Binder = Callable[[bytes, bytes, int], NeuroBinding]
+"""Binds a block to the device's weights: payload hash, parent's id and number in, binding out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who writes: the node, its key and the CA's word for it."""
+    """Who writes: the node, its key, the CA's word for it, and its weights where it has any."""
 
     chain: bytes
     node_id: NodeId
     signer: Signer
     enrolment: Enrolment
+    bind: Binder | None = None
 
 
 class Chain:
@@ -161,6 +166,9 @@ class Chain:
 
     def _block(self, head: ChainHead, event: Event, now: Instant) -> BlockEntry:
         payload = Payload(self._random_bytes(SALT_BYTES), event.payload)
+        payload_hash, bind, neuro = payload.hash(), self._author.bind, event.neuro
+        if neuro is None and bind is not None:
+            neuro = bind(payload_hash, head.block_id, head.seq + 1)
         block = Microblock(
             chain=self._author.chain,
             node_id=self._author.node_id,
@@ -170,8 +178,8 @@ class Chain:
             # A clock that was set back must not make time run backwards in the chain.
             timestamp_ms=max(now // MILLISECOND, head.timestamp_ms),
             event_type=event.event_type,
-            payload_hash=payload.hash(),
-            neuro=event.neuro,
+            payload_hash=payload_hash,
+            neuro=neuro,
             body=event.body,
         )
         return BlockEntry(sign_block(block, self._author.signer), payload)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
 from hookprobe.crypto.signing import Signer
-from hookprobe.dsm.chain import Author, Chain, Event
+from hookprobe.dsm.chain import Author, Binder, Chain, Event
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import Schemes, convene
 from hookprobe.dsm.effects import Effect, PeerPenalised, ReceiptReceived, Send
@@ -47,11 +47,12 @@ PUSH_BUDGET_BYTES = 900 << 10
 
 @dataclass(frozen=True, slots=True)
 class EdgeKeys:
-    """Who an edge is, and the CA's word for it."""
+    """Who an edge is, the CA's word for it, and what binds its blocks to its weights."""
 
     node_id: NodeId
     signer: Signer
     enrolment: Enrolment
+    bind: Binder | None = None
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class EdgeLedger:
         config: LedgerConfig,
     ) -> None:
         self.court = convene(genesis, schemes)
-        author = Author(self.court.chain, keys.node_id, keys.signer, keys.enrolment)
+        author = Author(self.court.chain, keys.node_id, keys.signer, keys.enrolment, keys.bind)
         self.chain = Chain(author, host.reader, host.random_bytes)
         self.writing = False
         self._node_id = keys.node_id

@@ -88,7 +88,8 @@ def build_validator(documents: Documents, settings: Settings, parts: Parts) -> V
     keys = ValidatorKeys(ours.node, Ed25519Signer(ours.signing), BlsSigner(ours.voting))
     ledger = ValidatorLedger(mesh.genesis, keys, SCHEMES, parts.reader, settings.ledger)
     dials = [_pinned(peer) for peer in mesh.directory.validators() if peer.node > ours.node]
-    endpoint = _endpoint(ours, mesh.directory, settings.transport, parts)
+    resonance = DeviceResonance(ours.node, device_state(ours))
+    endpoint = _endpoint(ours, resonance, mesh.directory, settings.transport, parts)
     return ValidatorNode(ledger, MeshLinks(endpoint, ledger, dials))
 
 
@@ -104,11 +105,12 @@ def build_edge(
     mesh = _check(documents, parts.now)
     ours = documents.secrets
     enrolment = parse_enrolment(canonical.decode_object(documents.enrolment))
-    keys = EdgeKeys(ours.node, Ed25519Signer(ours.signing), enrolment)
+    resonance = DeviceResonance(ours.node, device_state(ours))
+    keys = EdgeKeys(ours.node, Ed25519Signer(ours.signing), enrolment, resonance.bind)
     host = EdgeHost(parts.reader, parts.random_bytes)
     ledger = EdgeLedger(mesh.genesis, keys, SCHEMES, host, settings.ledger)
     dials = [_pinned(peer) for peer in _spread(mesh.directory.validators(), ours.node)]
-    endpoint = _endpoint(ours, mesh.directory, settings.transport, parts)
+    endpoint = _endpoint(ours, resonance, mesh.directory, settings.transport, parts)
     feeds = {path: SensorFeed(sensor, path, parts.reader) for path, sensor in sensors.items()}
     links = MeshLinks(endpoint, ledger, dials)
     return EdgeNode(ledger, links, feeds, settings.detection, ours.tenant, parts.reader)
@@ -141,7 +143,13 @@ def _spread(validators: tuple[Device, ...], node: str) -> list[Device]:
     return list((validators[start:] + validators[:start])[:DIALS_MAX])
 
 
-def _endpoint(ours: NodeSecrets, directory: Directory, config: HtpConfig, parts: Parts) -> Endpoint:
+def _endpoint(
+    ours: NodeSecrets,
+    resonance: DeviceResonance,
+    directory: Directory,
+    config: HtpConfig,
+    parts: Parts,
+) -> Endpoint:
     identity = LocalIdentity(
         node=ours.node,
         signer=Ed25519Signer(ours.signing),
@@ -150,7 +158,7 @@ def _endpoint(ours: NodeSecrets, directory: Directory, config: HtpConfig, parts:
     )
     seams = Seams(
         registry=DirectoryRegistry(directory),
-        source=DeviceResonance(ours.node, device_state(ours)),
+        source=resonance,
         check=EnrolledFingerprints(directory),
         signatures=SCHEMES.signatures,
         kem=MlKem(),

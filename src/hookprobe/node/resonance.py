@@ -14,12 +14,12 @@ says so by its name; checking the proof itself is the NEURO verifier's work.
 import hashlib
 import hmac
 
+from hookprobe.dsm.microblock import NeuroBinding
 from hookprobe.identity.directory import Directory
 from hookprobe.identity.secrets import NodeSecrets
 from hookprobe.neuro import posf
 from hookprobe.neuro.state import NeuroState
 from hookprobe.neuro.weights import derive_seed
-from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.identifiers import NodeId, pack_node_id
 
 WEIGHT_EPOCH = 0
@@ -58,18 +58,22 @@ class DeviceResonance:
         message_hash = hashlib.sha256(transcript + rdv).digest()
         return rdv, self._prove(_SESSION_VERIFIER, message_hash, transcript[:16])
 
-    def bind(self, payload_hash: bytes, nonce: bytes) -> JsonObject:
-        """Return the `neuro` field of a microblock.
+    def bind(self, payload_hash: bytes, prev: bytes, seq: int) -> NeuroBinding:
+        """Bind a microblock to the weights (HP-NEURO-1, section 3).
+
+        The nonce is SHA-256(prev || u64 seq), cut to 16 bytes: no two blocks of a chain share it.
 
         Args:
             payload_hash: The 32-byte salted payload hash of the block.
-            nonce: 16 bytes that no other block of this device carries.
+            prev: Id of the block before it, 32 bytes.
+            seq: Its number in the chain.
         """
-        return {
-            "posf_signature": self._prove(_LEDGER_VERIFIER, payload_hash, nonce).hex(),
-            "ter_hash": self._last_record.hex(),
-            "w_fingerprint": self.w_fingerprint().hex(),
-        }
+        nonce = hashlib.sha256(prev + seq.to_bytes(8, "big")).digest()[:16]
+        return NeuroBinding(
+            ter_hash=self._last_record.hex(),
+            w_fingerprint=self.w_fingerprint().hex(),
+            posf_signature=self._prove(_LEDGER_VERIFIER, payload_hash, nonce).hex(),
+        )
 
     def _prove(self, verifier: bytes, message_hash: bytes, nonce: bytes) -> bytes:
         context = posf.Context(

@@ -204,3 +204,19 @@ def test_the_story_is_the_same_for_the_same_seed() -> None:
         return [json.dumps(item.title) for item in edge.of(IncidentRecorded)]
 
     assert story() == story() != []
+
+
+def test_blocks_carry_fingerprint_and_proof_of_the_device() -> None:
+    mesh = MemoryMesh(("edge-a",))
+    mesh.run(3)
+    mesh.feed("edge-a", SCAN)
+    edge = mesh.hosts["edge-a"]
+    state = device_state(mesh.enrolled("edge-a").secrets)
+    blocks = [decode_block(row) for _, row in edge.store.scan(Table.BLOCKS, b"", b"\xff" * 80, 99)]
+    assert len(blocks) >= 2
+    expected = DeviceResonance(NodeId("edge-a"), state)
+    for signed in blocks:
+        block = signed.block
+        assert block.neuro == expected.bind(block.payload_hash, block.prev, block.seq)
+    proofs = [signed.block.neuro.posf_signature for signed in blocks if signed.block.neuro]
+    assert len(dict.fromkeys(proofs)) == len(blocks)
