@@ -340,3 +340,11 @@ def test_a_final_checkpoint_whose_content_is_unknown_is_asked_for() -> None:
     assert Decided(final, None) in steps
     late = simplex.receive_proposal(proposal(1, FIRST), NOW)
     assert [item.checkpoint for item in late if isinstance(item, Decided)] == [FIRST]
+
+
+def test_of_one_voter_two_rival_votes_are_kept_and_no_more() -> None:
+    simplex = opened()
+    for number in range(9):
+        simplex.receive_vote(vote(VoteKind.NOTARIZE, 1, bytes([number + 1]) * 32, 1), NOW)
+    held = simplex._ballots._votes[(1, VoteKind.NOTARIZE)]
+    assert sum(len(voters) for voters in held.values()) == 2

@@ -23,8 +23,10 @@ from hookprobe.dsm.microblock import (
 from hookprobe.dsm.misbehaviour import fork_evidence, judge
 from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.errors import LimitExceededError, RemoteError, VerificationError
+from hookprobe.wire import canonical
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND
+from hookprobe.wire.reader import Writer
 
 MESH = mesh_of(4)
 COURT = court_of(MESH)
@@ -240,3 +242,21 @@ def test_a_header_is_an_object_of_exactly_its_fields() -> None:
     for raw in (b"{}", b"[]", b'{"type":"C","v":1}', b"\xff"):
         with pytest.raises(RemoteError):
             parse_header(raw)
+
+
+def test_the_halves_of_evidence_have_one_order_and_differ() -> None:
+    one = chain_of(MESH, 2)
+    rival = sign_block(replace(one[1].block, payload_hash=b"z" * 32), MESH.keys.signer(EDGE))
+    first, second = sorted((one[1].encode(), rival.encode()))
+    about = canonical.encode(enrolment_of(MESH).to_body())
+
+    def evidence(*halves: bytes) -> bytes:
+        writer = Writer().u8(1).block16(about)
+        for half in halves:
+            writer.block16(half)
+        return writer.finish()
+
+    assert judge(evidence(first, second), COURT).offender == EDGE
+    for wrong in (evidence(second, first), evidence(first, first), evidence(first)):
+        with pytest.raises(RemoteError):
+            judge(wrong, COURT)

@@ -173,3 +173,16 @@ def test_a_node_in_quarantine_is_refused() -> None:
     lanes = book()
     lanes.revoked = {EDGE: 0}
     assert lanes.insert(chain_of(MESH, 1)[0], solicited=False).status is Status.REFUSED
+
+
+def test_a_block_on_a_branch_that_lost_leads_to_no_path() -> None:
+    lanes, blocks = book(), chain_of(MESH, 3)
+    fill(lanes, blocks)
+    signer = MESH.keys.signer(EDGE)
+    rival = sign_block(replace(blocks[1].block, payload_hash=b"z" * 32), signer)
+    lanes.insert(rival, solicited=True)
+    lanes.finalize(Range(EDGE, 1, 1, 2, rival.id))
+    lane = lanes.lanes[LANE]
+    assert blocks[2].id in lane.known
+    assert lane.path(3, blocks[2].id) is None
+    assert lane.main == []

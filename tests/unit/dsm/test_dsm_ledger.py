@@ -483,3 +483,58 @@ def test_real_signatures_finalise_the_same_way() -> None:
     assert finals(net, V0)
     assert net.of(ReceiptReceived)
     assert enrolment_of(net.mesh).certificate.node_id == EDGE
+
+
+def test_a_checkpoint_must_continue_the_history_that_is_held() -> None:
+    net = net_of()
+    net.run(NOW + 3 * SECOND)
+    history = validator(net, V0).history
+    final = history.checkpoint(2)
+    assert final is not None
+    fresh = Net(net.mesh)
+    fresh.add_validators()
+    other = validator(fresh, V0).history
+    first, second = history.checkpoint(0), history.checkpoint(1)
+    assert first is not None
+    assert second is not None
+    with pytest.raises(VerificationError, match="not epoch 0"):
+        other.check_next(second)
+    other.check_next(first)
+    other.advance(first, [])
+    other.check_next(second)
+    with pytest.raises(VerificationError, match=r"FINALIZE certificate|another header"):
+        other.check_next(replace(second, certificate=first.certificate))
+    other.last_hash = b"x" * 32
+    with pytest.raises(VerificationError, match="continue our history"):
+        other.check_next(second)
+    other.last_hash = first.checkpoint.hash
+    other.tree.append(b"x" * 32)
+    with pytest.raises(VerificationError, match="continue our history"):
+        other.check_next(second)
+    torn = replace(final.checkpoint.content, cuts=final.checkpoint.content.cuts[1:])
+    with pytest.raises(VerificationError, match="cuts_root"):
+        replace(final.checkpoint, content=torn).check_content()
+
+
+def test_a_lost_store_never_leads_to_a_number_that_was_used_even_if_nobody_answers() -> None:
+    net = Net(mesh_of())
+    edge = net.boot_edge()
+    net.run(NOW + 2 * SECOND)
+    first = edge.chain.open_head
+    net.kill(EDGE)
+    net.stores[EDGE] = MemoryStore()
+    again = net.boot_edge()
+    net.run(net.now + 2 * SECOND)
+    second = again.chain.open_head
+    assert first is not None
+    assert second is not None
+    assert second.inc > first.inc
+
+
+def test_a_push_of_blocks_that_another_node_wrote_is_refused() -> None:
+    net = net_of()
+    ledger = validator(net, V0)
+    block = chain_of(net.mesh, 1, node="other")[0]
+    effects = ledger.receive_message(V1, Blocks(0, (BlockEntry(block),)), net.now)
+    assert [type(item) for item in effects] == [PeerPenalised]
+    assert ledger.book.heads() == []

@@ -5,7 +5,7 @@ from tests.unit.dsm.kit import NOW, QUICK, Net, mesh_of
 
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.cut import Cut, SignedCut, sign_cut
-from hookprobe.dsm.effects import EpochOpened, Send, VotingSuspended
+from hookprobe.dsm.effects import EpochOpened, PeerPenalised, Send, VotingSuspended
 from hookprobe.dsm.messages import CutMessage, Status, Vote
 from hookprobe.dsm.microblock import LaneKey
 from hookprobe.dsm.store import MemoryStore
@@ -133,3 +133,10 @@ def test_a_late_vote_is_answered_with_the_finalisation_once_in_a_while() -> None
     first = node.receive_message(V1, vote, later)
     assert [type(item) for item in first] == [Send]
     assert node.receive_message(V1, vote, later) == []
+
+
+def test_a_cut_is_taken_from_its_own_author_only() -> None:
+    node = greeted(0, 0)
+    effects = node.receive_message(V1, CutMessage(cut_of(V2)), Instant(START))
+    assert [item.score for item in effects if isinstance(item, PeerPenalised)] == [-10]
+    assert node.judge.cuts == {}
