@@ -22,7 +22,6 @@ from hookprobe.wire.reader import Reader, Writer
 
 VOTE_PREFIX = b"HPDSM1\0\0"
 NO_DIGEST = bytes(32)
-VIEW_MAX = 2**32 - 1
 BITMAP_BYTES_MAX = 16
 
 

@@ -32,7 +32,6 @@ from hookprobe.wire.reader import Reader, Writer
 HEADER_MAX_BYTES = 4 << 10
 RANGES_MAX = 8192
 EVIDENCE_MAX = 64
-CHECKPOINT_MAX_BYTES = 960 << 10
 NO_CHECKPOINT = bytes(32)
 
 

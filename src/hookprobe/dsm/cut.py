@@ -32,7 +32,6 @@ from hookprobe.wire.reader import Reader, Writer
 
 CUT_HEADS_MAX = 4096
 CUT_EVIDENCE_MAX = 64
-CUT_EVIDENCE_MAX_BYTES = 64 << 10
 CUT_MAX_BYTES = 512 << 10
 
 Heads = tuple[tuple[LaneKey, int], ...]

@@ -68,7 +68,6 @@ class Peer:
     score_at: Instant
     answered_at: Instant  # when it last got a finalisation for a late message
     score: int = 0
-    status_seen: bool = False
 
 
 class PeerBook:

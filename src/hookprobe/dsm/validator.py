@@ -266,8 +266,6 @@ class ValidatorLedger:
         if peer.place is None:
             raise VerificationError("status from an edge")
         effects: list[Effect] = []
-        if not peer.status_seen:
-            peer.status_seen = True
         if status.next_epoch > self.history.next_epoch:
             effects += self._sync.want(peer.node_id, now)
         elif status.next_epoch < self.history.next_epoch:
