@@ -2,11 +2,12 @@
 PYTHON ?= python3
 SEEDS ?= 1000
 SEED ?= 0
+SECONDS ?= 60
 ARGS ?=
 RUN = @$(PYTHON) bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint fix unit test sim bench docs fresh lock clean
+.PHONY: help demo lint fix unit test sim fuzz bench docs fresh lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -23,6 +24,8 @@ test: ## every test
 	$(RUN) test $(ARGS)
 sim: ## the seeded simulator: make sim SEEDS=1000 SEED=0
 	$(RUN) sim --seeds $(SEEDS) --seed $(SEED) $(ARGS)
+fuzz: ## mutated real traffic into every decoder: make fuzz SECONDS=60 SEED=0
+	$(RUN) fuzz --seconds $(SECONDS) --seed $(SEED)
 bench: ## benchmarks as ratios, written to docs/benchmarks.md
 	$(RUN) bench
 docs: ## build the documentation into build/site

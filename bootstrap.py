@@ -122,6 +122,11 @@ def sim(*arguments: str) -> None:
     python("-m", "hookprobe.sim", *arguments)
 
 
+def fuzz(*arguments: str) -> None:
+    """Mutated real traffic into every decoder: fuzz --seconds N --seed X."""
+    python("-m", "tests.fuzz.lane", *arguments)
+
+
 def bench(*arguments: str) -> None:
     """Benchmarks as ratios; writes docs/benchmarks.md."""
     python("-m", "benchmarks.run", *arguments)
@@ -143,7 +148,7 @@ def clean(*_: str) -> None:
         shutil.rmtree(ROOT / name, ignore_errors=True)
 
 
-TASKS = (demo, lint, fix, unit, test, sim, bench, docs, fresh, clean)
+TASKS = (demo, lint, fix, unit, test, sim, fuzz, bench, docs, fresh, clean)
 
 
 def main(arguments: list[str]) -> None:
