@@ -542,7 +542,9 @@ class Bundle:
 
     def next_line(self, what: str) -> Any:
         """Return what the next line holds."""
-        need(self.taken < len(self.lines), f"{what}: missing, the bundle ends here")
+        if self.taken == len(self.lines):
+            self.number = max(1, self.taken + bool(self.incomplete))
+            raise BundleError(f"{what}: missing or not complete, the bundle ends here")
         self.taken += 1
         self.number = self.taken
         return read_json(self.lines[self.taken - 1], LINE_BYTES_MAX)

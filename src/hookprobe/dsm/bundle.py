@@ -230,9 +230,12 @@ class BundleVerifier:
         if len(data) > BUNDLE_MAX_BYTES:
             raise MalformedError(f"bundle of {len(data)} bytes, limit {BUNDLE_MAX_BYTES}")
         *lines, incomplete = data.split(b"\n")
-        if len(lines) < 2:
-            raise MalformedError("manifest and genesis document are wanted, a line each")
+        if not lines:
+            raise MalformedError("the bundle has no complete line")
         manifest = _parse_manifest(_decode(lines[0]))
+        if len(lines) == 1:
+            place.line += bool(incomplete)
+            raise MalformedError("the genesis document is missing or not complete")
         place.line = 2
         reading = _Reading(self._court(_decode(lines[1])))
         if manifest.chain != reading.court.chain:
