@@ -3,6 +3,7 @@
 # debootstrap, with python3 and a CA bundle as the only additions. Root is needed for the chroot.
 #
 #   tests/fresh/run.sh [TASK ...]      tasks of bootstrap.py; default: demo test
+#   HOOKPROBE_RELEASE=trixie ...       another Debian release, and so another Python
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 tasks=("$@")
@@ -26,7 +27,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+release=${HOOKPROBE_RELEASE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
 mirror=$(cd "$here" && python3 -c "
 import sys; sys.path.insert(0, 'tests')
 import prerequisites
