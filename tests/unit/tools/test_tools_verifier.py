@@ -108,7 +108,7 @@ def test_it_says_what_is_proven() -> None:
 
 
 def test_another_chain_than_the_trusted_one_is_refused() -> None:
-    with pytest.raises(verify_bundle.BundleError, match="line 2: .*trusted"):
+    with pytest.raises(verify_bundle.BundleError, match=r"line 2: .*trusted"):
         verify_bundle.verify(sample_bytes(), "00" * 32)
 
 
