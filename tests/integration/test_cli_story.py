@@ -196,3 +196,16 @@ def test_every_command_explains_itself(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert command in listed
         assert "Usage:" in hookprobe(command, "--help", cwd=tmp_path).stdout
+
+
+def test_forms_of_output(tmp_path: Path) -> None:
+    as_json = hookprobe("config", "show", "--json", cwd=tmp_path).stdout
+    assert as_json == hookprobe("config", "show", cwd=tmp_path).stdout  # no terminal: JSON
+    rows = json.loads(as_json)
+    lines = hookprobe("config", "show", "-o", "jsonl", cwd=tmp_path).stdout.splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    table = hookprobe("--no-color", "config", "show", "-o", "table", cwd=tmp_path).stdout
+    assert table.splitlines()[0].split() == ["KEY", "VALUE", "FROM", "ABOUT"]
+    assert "\x1b" not in table
+    assert "- key: profile" in hookprobe("config", "show", "-o", "yaml", cwd=tmp_path).stdout
+    hookprobe("config", "show", "-o", "xml", cwd=tmp_path, status=2)

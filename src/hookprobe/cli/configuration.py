@@ -1,6 +1,7 @@
 """`hookprobe config show|check`: what is set, where it came from, what is wrong."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,7 +17,13 @@ config_option = click.option(
     type=click.Path(path_type=Path),
     help="The node's hookprobe.yaml.",
 )
-form_option = click.option("-o", "form", type=click.Choice(FORMS), help="Form of the output.")
+
+
+def form_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add `-o FORM` and its short form `--json`."""
+    as_json = click.option("--json", "form", flag_value="json", help="The same as -o json.")
+    chosen = click.option("-o", "form", type=click.Choice(FORMS), help="Form of the output.")
+    return chosen(as_json(command))
 
 
 @click.group()

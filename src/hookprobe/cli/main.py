@@ -5,6 +5,7 @@ simulator and the demonstration in memory.
 """
 
 import importlib
+import os
 import sys
 
 import click
@@ -52,8 +53,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hookprobe")
-def program() -> None:
+@click.option("--no-color", is_flag=True, help="No colours, like the variable NO_COLOR.")
+def program(no_color: bool) -> None:
     """One node's detection becomes everyone's protection, provably and privately."""
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
 
 
 def exit_code(error: HookProbeError) -> Exit:
