@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.dsm_bundle.attacks import sample_bytes
-from tests.unit.dsm_bundle.forge import schemes, write
+from tests.unit.dsm_bundle.forge import schemes
 from tools import verify_bundle
 
 from hookprobe.dsm.bundle import BundleVerifier
 from hookprobe.errors import RemoteError
+from hookprobe.wire import canonical
 
 verifier = BundleVerifier(schemes())
 LINES = sample_bytes().splitlines(keepends=True)
@@ -46,7 +47,7 @@ def test_any_bytes_behind_sound_lines(count: int, data: bytes) -> None:
 @given(st.integers(0, len(LINES) - 1), values)
 def test_any_value_as_a_line(place: int, value: Any) -> None:
     try:
-        line = write(value) + b"\n"
+        line = canonical.encode(value) + b"\n"
     except RemoteError:
         line = json.dumps(value).encode() + b"\n"
     refused(b"".join([*LINES[:place], line, *LINES[place + 1 :]]))
@@ -76,7 +77,7 @@ def test_any_value_in_any_field(data: st.DataObject) -> None:
     target[last] = data.draw(values)
     refused(b"".join([*LINES[:place], json.dumps(document).encode() + b"\n", *LINES[place + 1 :]]))
     try:
-        line = write(document) + b"\n"
+        line = canonical.encode(document) + b"\n"
     except RemoteError:
         return
     refused(b"".join([*LINES[:place], line, *LINES[place + 1 :]]))

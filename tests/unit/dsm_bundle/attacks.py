@@ -144,7 +144,15 @@ def certificate_attacks() -> list[Attack]:
         put("view 0", 3, "2.certificate.view", 0),
         put("view of five bytes", 3, "2.certificate", three | {"view": 2**32}),
         edited("certificates swapped", 6, swap_certificates),
+        four_of_seven(),
     ]
+
+
+def four_of_seven() -> Attack:
+    mesh = Mesh(7)
+    found = read(sample(mesh))
+    found[2]["certificate"] = mesh.certify(found[2]["header"], signers=(0, 1, 2, 3))
+    return Attack("certificate of four of seven", pack(found), 6)
 
 
 def swap_certificates(docs: list[Document]) -> None:
@@ -226,6 +234,14 @@ def block_attacks() -> list[Attack]:
     def orphan(docs: list[Document]) -> None:
         docs[4]["block"]["prev"] = "00" * 32
 
+    def parent(docs: list[Document]) -> None:
+        docs[3]["block"]["prev"] = "11" * 32
+        relink(docs)
+
+    def foreign_key(docs: list[Document]) -> None:
+        docs[4]["block"]["body"] = {"ä": 1}
+        relink(docs)
+
     def chain(docs: list[Document]) -> None:
         docs[4]["block"]["chain"] = "00" * 32
         relink(docs)
@@ -235,11 +251,19 @@ def block_attacks() -> list[Attack]:
         del docs[4]["payload"], docs[4]["salt"]  # nothing else is wrong with it
         relink(docs)
 
+    def deep(docs: list[Document]) -> None:
+        # Eight levels in the block, nine in its line.
+        docs[4]["block"]["body"] = {"x": [[[[[[1]]]]]]}
+        relink(docs)
+
     return [
+        blocks_changed("block that nests too deep for its line", 5, deep),
         blocks_changed("block of another node", 5, of_other),
         blocks_changed("block that follows another", 5, fork),
         blocks_changed("block with another number", 5, gap),
         blocks_changed("second block without parent", 5, orphan),
+        blocks_changed("first block with a parent", 4, parent),
+        blocks_changed("key that is not ASCII", 5, foreign_key),
         blocks_changed("block of another chain", 5, chain),
         blocks_changed("block hash with spaces", 5, spaces),
         edited("block signed by another node", 5, by_other),
@@ -304,12 +328,22 @@ def enrolment_attacks() -> list[Attack]:
         enrolled("unknown role", CA, ca, role="king"),
         enrolled("tenant too long", CA, ca, tenant="t" * 65),
         enrolled("certificate with more", CA, ca, more=1),
+        edited("recovery with spaces, signed and certified", 11, spaced_recovery),
         put("no enrolment", 4, "3.block.body", {}),
         put("enrolment of another kind", 4, "3.block.body.kind", "recover"),
         put("role changed", 4, "3.block.body.certificate.role", "validator"),
         put("recovery of another block", 11, "10.block.body.last_head", "00" * 32),
         put("recovery of nothing", 11, "10.block.body.kind", "enrol"),
     ]
+
+
+def spaced_recovery(docs: list[Document]) -> None:
+    body = docs[10]["block"]["body"]
+    body["last_head"] = " " + body["last_head"][2:] + " "
+    sign_line(docs[10])
+    docs[11]["block"]["prev"] = digest(Domain.MICROBLOCK, write(docs[10]["block"])).hex()
+    sign_line(docs[11])
+    reseal(MESH, docs, 9)
 
 
 def genesis_attacks() -> list[Attack]:

@@ -26,7 +26,6 @@ from hookprobe.dsm.microblock import NeuroBinding, SignedBlock, decode_block
 from hookprobe.dsm.receipts import build_tree, encode_receipt
 from hookprobe.dsm.store import MemoryStore, Persist, Table
 from hookprobe.dsm.validators import ValidatorEntry, ValidatorSet
-from hookprobe.wire import canonical
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import HOUR, MILLISECOND, SECOND, Instant
 
@@ -120,7 +119,9 @@ class Mesh:
 
 
 def write(document: Any) -> bytes:
-    return canonical.encode(document)
+    """Return the canonical form, of what the profile forbids too."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
 
 
 @dataclass

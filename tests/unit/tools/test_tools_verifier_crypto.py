@@ -180,6 +180,21 @@ def test_keys_of_small_order_sign_nothing(key: str) -> None:
         assert not Ed25519().verify(bytes.fromhex(key), MESSAGE, signature)
 
 
+@pytest.mark.parametrize("key", SMALL_ORDER[:8])
+def test_keys_of_small_order_sign_nothing_by_chance_either(key: str) -> None:
+    # Where k is a multiple of 8, [k]A vanishes and S = r satisfies the equation.
+    public = bytes.fromhex(key)
+    found = 0
+    for nonce in range(2, 40):
+        r = tool.ed_encode(tool.ed_times(nonce, tool.BASE))
+        hashed = hashlib.sha512(r + public + MESSAGE).digest()
+        found += int.from_bytes(hashed, "little") % tool.L % 8 == 0
+        signature = r + nonce.to_bytes(32, "little")
+        assert not tool.ed25519_holds(public, MESSAGE, signature)
+        assert not Ed25519().verify(public, MESSAGE, signature)
+    assert found
+
+
 def test_commitments_of_small_order_and_large_scalars_are_refused() -> None:
     signer = Ed25519Signer(b"\1" * 32)
     signature = signer.sign(MESSAGE)
@@ -249,3 +264,12 @@ def product_takes(
     except VerificationError:
         return False
     return True
+
+
+def test_points_with_a_second_spelling_are_refused() -> None:
+    # y + Q is the same number and fits into 255 bits for y < 19 only.
+    points = 0
+    for y in range(19):
+        points += tool.ed_decode(y.to_bytes(32, "little")) is not None
+        assert tool.ed_decode((y + tool.Q).to_bytes(32, "little")) is None
+    assert points > 5
