@@ -28,6 +28,7 @@ from hookprobe.neuro.weights import INPUTS, OUTPUTS, TAG, Layer, Weights
 _INTEGRITY_WEIGHT = 5  # C of C*Sigma
 _ROUND = 1 << 31
 _DRIVE = struct.Struct(f">{INPUTS + OUTPUTS}h")
+DRAW_BYTES = _DRIVE.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +41,37 @@ class Drive:
     k: int
 
 
-def drive(chain: bytes, h_integrity: bytes) -> Drive:
-    """Return the training example of the record that led to `chain`.
+def draw(chain: bytes) -> bytes:
+    """Return the 192 bytes SHAKE256(TAG"X" || c) that x and y are made of."""
+    return hashlib.shake_256(TAG + b"X" + chain).digest(DRAW_BYTES)
 
-    v = 96 int16 from SHAKE256(TAG"X" || c), each times 2 (Q16.16); x = v[0:64];
-    y_j = (x_j + v[64+j]) >> 1; m = SHAKE256(TAG"R" || h_integrity)[32];
-    r_j = x[m_j & 63], negated if m_j & 64; k = (5 * u32(h_integrity[0:4]) + 2^15) >> 16.
+
+def selection(h_integrity: bytes) -> bytes:
+    """Return m = SHAKE256(TAG"R" || h_integrity)[32], which picks r out of x."""
+    return hashlib.shake_256(TAG + b"R" + h_integrity).digest(OUTPUTS)
+
+
+def penalty(h_integrity: bytes) -> int:
+    """Return k = C*Sigma = (5 * u32(h_integrity[0:4]) + 2^15) >> 16, in Q16.16."""
+    return rescale(_INTEGRITY_WEIGHT * int.from_bytes(h_integrity[:4], "big"))
+
+
+def example(drawn: bytes, selected: bytes, k: int) -> Drive:
+    """Return the training example of one record.
+
+    v = the 96 int16 of `drawn`, each times 2 (Q16.16); x = v[0:64]; y_j = (x_j + v[64+j]) >> 1;
+    r_j = x[m_j & 63], negated if m_j & 64.
     """
-    drawn = hashlib.shake_256(TAG + b"X" + chain).digest(_DRIVE.size)
     v = [2 * value for value in _DRIVE.unpack(drawn)]
     x = v[:INPUTS]
     y = [(x[j] + v[INPUTS + j]) >> 1 for j in range(OUTPUTS)]
-    selection = hashlib.shake_256(TAG + b"R" + h_integrity).digest(OUTPUTS)
-    r = [-x[m & 63] if m & 64 else x[m & 63] for m in selection]
-    sigma = int.from_bytes(h_integrity[:4], "big")
-    return Drive(x, y, r, rescale(_INTEGRITY_WEIGHT * sigma))
+    r = [-x[m & 63] if m & 64 else x[m & 63] for m in selected]
+    return Drive(x, y, r, k)
+
+
+def drive(chain: bytes, h_integrity: bytes) -> Drive:
+    """Return the training example of the record that led to `chain`."""
+    return example(draw(chain), selection(h_integrity), penalty(h_integrity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +103,16 @@ def forward(layers: Weights, x: list[int]) -> Activations:
     return Activations(a[: len(layers)], z)
 
 
-def step(layers: Weights, example: Drive, eta: int) -> Activations:
+def step(layers: Weights, lesson: Drive, eta: int) -> Activations:
     """Change the weights in place by one gradient step; return what the old weights computed.
 
     d3 = clamp((z3 - y) + R(k * (z3 - r)), +-16); hidden d from the old weights throughout;
     M -= (eta * d_j * a_i + 2^31) >> 32, then cut to +-8 (a bias sees a = 1.0).
     """
-    seen = forward(layers, example.x)
+    seen = forward(layers, lesson.x)
     delta = [
-        clamp((z - y) + rescale(example.k * (z - r)), DELTA_MAX)
-        for z, y, r in zip(seen.z[-1], example.y, example.r, strict=True)
+        clamp((z - y) + rescale(lesson.k * (z - r)), DELTA_MAX)
+        for z, y, r in zip(seen.z[-1], lesson.y, lesson.r, strict=True)
     ]
     deltas = [delta]
     for index in (2, 1):

@@ -17,7 +17,6 @@ import struct
 from dataclasses import dataclass
 
 from hookprobe.errors import LocalError
-from hookprobe.neuro.network import forward
 from hookprobe.neuro.state import NeuroState
 from hookprobe.neuro.weights import INPUTS, OUTPUTS, TAG
 from hookprobe.wire.reader import Writer
@@ -76,7 +75,7 @@ def sign(state: NeuroState, context: Context) -> bytes:
     encoded = context.encode()
     drawn = hashlib.shake_256(TAG + b"S" + state.chain + encoded).digest(_INPUT.size)
     x = [2 * value for value in _INPUT.unpack(drawn)]
-    output = forward(state.layers, x).z[-1]
+    output = state.output(x)
     return hmac.digest(state.commitments().key, encoded + _OUTPUT.pack(*output), "sha256")
 
 

@@ -15,11 +15,15 @@ import math
 import sys
 from dataclasses import dataclass
 
+from hookprobe.errors import MalformedError
+from hookprobe.neuro.fixedpoint import WEIGHT_MAX
+
 TAG = b"HP-NEURO-1/"
 SHAPE = ((128, 64), (64, 128), (32, 64))  # (outputs, inputs) of fc1, fc2, L_X_SIG_07
 INPUTS = 64
 OUTPUTS = 32
 WEIGHT_COUNT = sum(outputs * inputs + outputs for outputs, inputs in SHAPE)  # 18,656
+MASTERS_BYTES = 8 * WEIGHT_COUNT
 
 
 @dataclass(slots=True)
@@ -87,6 +91,43 @@ def encode_weights(layers: Weights) -> bytes:
     return values.tobytes()
 
 
-def weight_root(layers: Weights) -> bytes:
+def check_masters(masters: bytes) -> None:
+    """Check the bytes of a weight state.
+
+    Raises:
+        MalformedError: Another length, or a weight beyond +-8: no evolution leads there.
+    """
+    _native(masters)
+
+
+def _native(masters: bytes) -> "array.array[int]":
+    if len(masters) != MASTERS_BYTES:
+        raise MalformedError(f"weights: {len(masters)} bytes, {MASTERS_BYTES} are wanted")
+    values = array.array("q", masters)
+    if sys.byteorder == "little":
+        values.byteswap()
+    if max(values) > WEIGHT_MAX or min(values) < -WEIGHT_MAX:
+        raise MalformedError("weights: a value beyond the bound of +-8")
+    return values
+
+
+def decode_weights(masters: bytes) -> Weights:
+    """Read what `encode_weights` returned.
+
+    Raises:
+        MalformedError: See `check_masters`.
+    """
+    flat = _native(masters).tolist()
+    layers: Weights = []
+    at = 0
+    for outputs, inputs in SHAPE:
+        end = at + outputs * inputs
+        rows = [flat[start : start + inputs] for start in range(at, end, inputs)]
+        layers.append(Layer(rows, flat[end : end + outputs]))
+        at = end + outputs
+    return layers
+
+
+def weight_root(masters: bytes) -> bytes:
     """Return w_root = SHA-512(TAG"W" || int64 M...), 64 bytes (HP-NEURO-1 7.4)."""
-    return hashlib.sha512(TAG + b"W" + encode_weights(layers)).digest()
+    return hashlib.sha512(TAG + b"W" + masters).digest()
