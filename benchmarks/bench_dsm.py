@@ -3,9 +3,11 @@
 Run `python benchmarks/bench_dsm.py`; `run()` gives the rows (name, value, unit).
 """
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 from hookprobe.crypto import merkle
 from hookprobe.crypto.bls import Bls, BlsSigner
@@ -19,8 +21,9 @@ from hookprobe.dsm.effects import CheckpointFinalized, Effect, Send
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.messages import Message, decode, encode
 from hookprobe.dsm.microblock import parse_block
-from hookprobe.dsm.store import MemoryStore, Persist, Table
+from hookprobe.dsm.store import MemoryStore, Persist, StoreReader, Table
 from hookprobe.dsm.validator import ValidatorLedger
+from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.sim.scenario import START, Keys, Mesh
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
@@ -31,17 +34,19 @@ BLOCKS = 2_000
 LEAVES = 100_000
 
 
-def seconds(action: Callable[[], object], rounds: int = 3) -> float:
-    """Return the best time of a few rounds."""
+def seconds(
+    action: Callable[[], object], rounds: int = 5, clock: Callable[[], float] = time.process_time
+) -> float:
+    """Return the best time of a few rounds; processor time, so that neighbours do not count."""
     best = float("inf")
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = clock()
         action()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return best
 
 
-def edge_of(mesh: Mesh, store: MemoryStore) -> EdgeLedger:
+def edge_of(mesh: Mesh, store: StoreReader) -> EdgeLedger:
     config = LedgerConfig()
     keys = mesh.edge_keys(NodeId("edge"))
     return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, EdgeHost(store, bytes), config)
@@ -57,19 +62,27 @@ def blocks_rows(mesh: Mesh) -> list[Row]:
     )
     events = [Event("ids_alert", b"payload of an alert %d" % number) for number in range(64)]
 
-    def create() -> MemoryStore:
-        store = MemoryStore()
+    def create(store: SqliteStore) -> None:
+        # Group commit: 64 blocks a batch, each batch durable before the next is made.
         chain = edge_of(mesh, store).chain
         effects = chain.begin([], NOW)
         for _ in range(BLOCKS // 64):
-            effects += chain.append(events, NOW)
-        for effect in effects:
-            if isinstance(effect, Persist):
-                store.apply(effect)
-        return store
+            store.apply([effect for effect in effects if isinstance(effect, Persist)])
+            effects = chain.append(events, NOW)
+        store.apply([effect for effect in effects if isinstance(effect, Persist)])
 
-    rows = create().scan(Table.BLOCKS, b"", b"\xff" * 80, BLOCKS)
-    created = len(rows) / seconds(create)
+    def create_in(folder: str) -> Sequence[tuple[bytes, bytes]]:
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
+            store = SqliteStore(Path(fresh))
+            create(store)
+            rows = store.scan(Table.BLOCKS, b"", b"\xff" * 80, 2 * BLOCKS)
+            store.close()
+        return rows
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = create_in(folder)
+        # Wall time: waiting for the disk is part of the price.
+        created = len(rows) / seconds(lambda: create_in(folder), clock=time.perf_counter)
     wire = [(value[2:-64], value[-64:]) for _, value in rows]
 
     court = convene(mesh.genesis, mesh.keys.schemes)
@@ -82,11 +95,11 @@ def blocks_rows(mesh: Mesh) -> list[Row]:
     ingested = len(wire) / seconds(ingest)
     return [
         ("raw Ed25519 sign", raw_sign, "1/s"),
-        ("microblocks created and stored in memory", created, "1/s"),
-        ("created / raw sign", created / raw_sign, "ratio"),
+        ("microblocks created, group commit to SQLite", created, "1/s"),
+        ("microblocks created / raw Ed25519 signing", created / raw_sign, "ratio"),
         ("raw Ed25519 verify", raw_verify, "1/s"),
         ("validator ingest, every signature", ingested, "1/s"),
-        ("ingest / raw verify", ingested / raw_verify, "ratio"),
+        ("validator ingest / raw verification", ingested / raw_verify, "ratio"),
     ]
 
 
@@ -115,7 +128,7 @@ def tree_rows() -> list[Row]:
     return [
         ("epoch root of 100k ids", ours * 1e3, "ms"),
         ("epoch root / plain level loop", ours / plain, "ratio"),
-        ("inclusion proofs verified, 100k leaves", 2000 / checked, "1/s"),
+        ("inclusion proofs verified", 2000 / checked, "1/s"),
     ]
 
 
@@ -203,7 +216,7 @@ def bundle_rows() -> list[Row]:
     return [
         ("bundle verified, genesis known", checked * 1e3, "ms"),
         ("BLS verify", single * 1e3, "ms"),
-        ("BLS verify / bundle", single / checked, "ratio"),
+        ("bundle verification / one BLS verification", single / checked, "ratio"),
         ("bundle size, one receipt chain", float(len(data)), "bytes"),
     ]
 

@@ -9,4 +9,4 @@ DIGEST_BYTES = 32
 
 def digest(domain: Domain, data: bytes) -> bytes:
     """Return H(label, data) = SHA-256(label || 0x00 || data), 32 bytes (DSM spec 2.1)."""
-    return hashlib.sha256(domain.value + b"\0" + data).digest()
+    return hashlib.sha256(domain.prefix + data).digest()
