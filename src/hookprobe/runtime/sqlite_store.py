@@ -91,15 +91,19 @@ class SqliteStore:
         Raises:
             HostError: The disk is full or failed; nothing of these batches was written.
         """
+        # One transaction shows only the last write of a key, so one pass per table is the same.
+        rows: dict[Table, dict[bytes, bytes | None]] = {}
+        for batch in batches:
+            for table, key, value in batch.writes:
+                rows.setdefault(table, {})[key] = value
         database = self._database
         try:
             database.execute("BEGIN IMMEDIATE")
-            for batch in batches:
-                for table, key, value in batch.writes:
-                    if value is None:
-                        database.execute(_DELETE[table], (key,))
-                    else:
-                        database.execute(_PUT[table], (key, value))
+            for table, last in rows.items():
+                gone = [(key,) for key, value in last.items() if value is None]
+                kept = [(key, value) for key, value in last.items() if value is not None]
+                database.executemany(_DELETE[table], gone)
+                database.executemany(_PUT[table], kept)
             database.execute("COMMIT")
         except sqlite3.Error as error:
             if database.in_transaction:
