@@ -25,7 +25,7 @@ LOCKS = ("requirements/run.txt", "requirements/dev.txt", "pyproject.toml")
 OLDEST, NEWEST = (3, 11), (3, 14)
 
 PYTEST = ["-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"]
-SOURCES = ["src", "tests", "benchmarks", "bootstrap.py"]
+SOURCES = ["src", "tests", "benchmarks", "tools", "bootstrap.py"]
 
 
 def fail(sentence: str) -> NoReturn:

@@ -40,10 +40,12 @@ def test_seeds_with_real_signatures_hold() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_ten_thousand_seeds_hold() -> None:
     assert run_seeds(0, NIGHT_SEEDS, "fast") == []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_hundred_seeds_with_real_signatures_hold() -> None:
     assert run_seeds(0, 200, "real") == []

@@ -10,7 +10,7 @@ from hookprobe.crypto.bls import VoteScheme
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
 from hookprobe.dsm.validators import VALIDATORS_MAX, ValidatorEntry, ValidatorSet, parse_entry
-from hookprobe.errors import MalformedError, VerificationError
+from hookprobe.errors import VerificationError
 from hookprobe.wire import canonical
 from hookprobe.wire.canonical import Json
 from hookprobe.wire.fields import Fields
@@ -116,9 +116,4 @@ def decode_genesis(data: bytes) -> Genesis:
 
 
 def _key(value: Json) -> bytes:
-    if not isinstance(value, str) or len(value) != 64 or value != value.lower():
-        raise MalformedError("genesis: a CA key is 64 lower-case hex digits")
-    try:
-        return bytes.fromhex(value)
-    except ValueError as error:
-        raise MalformedError("genesis: a CA key is 64 lower-case hex digits") from error
+    return Fields({"ca_key": value}, "genesis").hex("ca_key", 32)

@@ -143,8 +143,7 @@ def sign_block(block: Microblock, signer: Signer) -> SignedBlock:
         LimitExceededError: The block or its body is too large.
     """
     raw = block.encode()
-    if block.body is not None and len(canonical.encode(block.body)) > BODY_MAX_BYTES:
-        raise LimitExceededError(f"microblock body of more than {BODY_MAX_BYTES} bytes")
+    _check_body(block.body)
     if len(raw) > BLOCK_MAX_BYTES:
         raise LimitExceededError(f"microblock of {len(raw)} bytes, limit {BLOCK_MAX_BYTES}")
     block_id = digest(Domain.MICROBLOCK, raw)
@@ -177,8 +176,7 @@ def parse_block(raw: bytes, signature: bytes) -> SignedBlock:
     fields.literal("v", 1)
     neuro = _parse_neuro(fields.object("neuro")) if fields.has("neuro") else None
     body = fields.object("body") if fields.has("body") else None
-    if body is not None and len(canonical.encode(body)) > BODY_MAX_BYTES:
-        raise LimitExceededError(f"microblock body of more than {BODY_MAX_BYTES} bytes")
+    _check_body(body)
     block = Microblock(
         fields.hex("chain", 32),
         parse_node_id(fields.text("node_id")),
@@ -197,6 +195,17 @@ def parse_block(raw: bytes, signature: bytes) -> SignedBlock:
     if len(signature) != SIGNATURE_BYTES:
         raise MalformedError(f"microblock: signature of {len(signature)} bytes")
     return SignedBlock(block, raw, signature, digest(Domain.MICROBLOCK, raw))
+
+
+def _check_body(body: JsonObject | None) -> None:
+    """Refuse a body that is too large, or too deep for the evidence line that wraps its block.
+
+    Raises:
+        LimitExceededError: More than `BODY_MAX_BYTES`, or more than 6 levels.
+    """
+    # Block and evidence line are two levels around the body; two lists stand for them here.
+    if body is not None and len(canonical.encode([[body]])) - 4 > BODY_MAX_BYTES:
+        raise LimitExceededError(f"microblock body of more than {BODY_MAX_BYTES} bytes")
 
 
 def read_block(reader: Reader) -> SignedBlock:

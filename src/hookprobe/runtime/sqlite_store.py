@@ -50,9 +50,16 @@ class SqliteStore:
         database = sqlite3.connect(
             f"file:{self._path}?mode={mode}", uri=True, isolation_level=None, timeout=5
         )
-        if read_only:
+        try:
+            if not read_only:
+                self._prepare(database)
             self._check_version(database)
-            return database
+        except (sqlite3.Error, HostError):
+            database.close()
+            raise
+        return database
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
         # FULL syncs the log at every commit; NORMAL would lose the last blocks with the power.
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
@@ -63,8 +70,6 @@ class SqliteStore:
                     " (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
                 )
             database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        self._check_version(database)
-        return database
 
     def _check_version(self, database: sqlite3.Connection) -> None:
         found = database.execute("PRAGMA user_version").fetchone()[0]

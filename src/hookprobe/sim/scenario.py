@@ -92,7 +92,7 @@ class Profile:
 
 
 FAST = Profile("fast")
-REAL = Profile("real", sizes=(4,), real=True)
+REAL = Profile("real", sizes=(4, 4, 4, 4, 4, 4, 7, 10), real=True)
 PROFILES = {profile.name: profile for profile in (FAST, REAL)}
 
 

@@ -58,12 +58,16 @@ class Fields:
     def hex(self, name: str, size: int) -> bytes:
         """Take `size` bytes written as lower-case hex digits."""
         value = self.take(name)
-        if isinstance(value, str) and len(value) == 2 * size and value == value.lower():
-            try:
-                return bytes.fromhex(value)
-            except ValueError:
-                pass
-        raise self._wrong(name, f"{2 * size} lower-case hex digits")
+        if not isinstance(value, str) or len(value) != 2 * size:
+            raise self._wrong(name, f"{2 * size} lower-case hex digits")
+        try:
+            found = bytes.fromhex(value)
+        except ValueError:
+            found = b""
+        # `fromhex` skips blanks and takes capitals: only the one spelling comes back the same.
+        if found.hex() != value:
+            raise self._wrong(name, f"{2 * size} lower-case hex digits")
+        return found
 
     def object(self, name: str) -> JsonObject:
         value = self.take(name)

@@ -24,6 +24,7 @@ from hookprobe.dsm.misbehaviour import fork_evidence, judge
 from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.errors import LimitExceededError, RemoteError, VerificationError
 from hookprobe.wire import canonical
+from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND
 from hookprobe.wire.reader import Writer
@@ -99,6 +100,23 @@ def test_blocks_in_another_form_are_refused(old: bytes, new: bytes) -> None:
 def test_blocks_bodies_and_payloads_are_limited() -> None:
     with pytest.raises(LimitExceededError):
         sign_block(replace(block(), body={"x": "y" * 9000}), MESH.keys.signer(EDGE))
+
+
+def nested(levels: int) -> JsonObject:
+    body: JsonObject = {"x": 1}
+    for _ in range(levels - 1):
+        body = {"x": body}
+    return body
+
+
+def test_a_body_has_six_levels_so_that_evidence_can_wrap_it() -> None:
+    signed = sign_block(replace(block(), body=nested(6)), MESH.keys.signer(EDGE))
+    assert canonical.encode({"block": canonical.decode_object(signed.raw)})
+    with pytest.raises(LimitExceededError):
+        sign_block(replace(block(), body=nested(7)), MESH.keys.signer(EDGE))
+    raw = canonical.encode(canonical.decode_object(signed.raw) | {"body": nested(7)})
+    with pytest.raises(LimitExceededError):
+        parse_block(raw, signed.signature)
     with pytest.raises(LimitExceededError):
         parse_block(b" " * 20_000, bytes(64))
     with pytest.raises(LimitExceededError):

@@ -120,6 +120,15 @@ def test_fields_take_each_value_once() -> None:
         fields.text("t")
 
 
+@pytest.mark.parametrize(
+    "text", ["00 f", " 0ff", "00f ", "0\t0f", "00FF", "00f", "00fff", "zzzz", ""]
+)
+def test_hex_has_one_spelling(text: str) -> None:
+    # bytes.fromhex skips blanks: "00 f" would pass a length check and give another value.
+    with pytest.raises(MalformedError, match="hex digits"):
+        Fields({"h": text}, "doc").hex("h", 2)
+
+
 def test_fields_refuse_wrong_types_bounds_and_strangers() -> None:
     source: JsonObject = {
         "t": "xx",
