@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hookprobe.neuro.backends.engine import Engine, Examples
 from hookprobe.neuro.backends.selection import BACKENDS, load_backend
 from hookprobe.neuro.fixedpoint import ETA_BASE, WEIGHT_MAX
-from hookprobe.neuro.weights import WEIGHT_COUNT
+from hookprobe.neuro.weights import SHAPE, WEIGHT_COUNT, Layer, encode_weights
 
 SCALES = (1, 1 << 16, 1 << 30, 1 << 34, WEIGHT_MAX)
 K_MAX = (5 * (2**32 - 1) + 2**15) >> 16
@@ -26,7 +26,7 @@ def weights(seed: int, scale: int, extreme: bool) -> bytes:
 def lessons(seed: int, count: int, extreme: bool) -> Examples:
     draw = random.Random(seed)
     if extreme:
-        ends = (b"\x80\x00", b"\x7f\xff", b"\x00\x00", b"\xff\xff")
+        ends = (b"\x80\x00", b"\x7f\xff", b"\x40\x00", b"\xff\xff")  # 0x4000: halves
         draws = b"".join(draw.choice(ends) for _ in range(96 * count))
     else:
         draws = draw.randbytes(192 * count)
@@ -64,3 +64,19 @@ def test_weights_stop_at_their_bound_on_every_backend(seed: int) -> None:
         engine = load_backend(name)(masters)
         engine.run(examples)
         load_backend(name)(engine.masters())  # refuses weights beyond the bound
+
+
+def test_backends_round_exact_halves_up() -> None:
+    layers = [
+        Layer([[weight] * inputs for _ in range(outputs)], [0] * outputs)
+        for (outputs, inputs), weight in zip(SHAPE, (1 << 16, 1 << 32, 1 << 32), strict=True)
+    ]
+    masters = encode_weights(layers)
+    half = (1 << 14).to_bytes(2, "big") + bytes(190)
+    examples = Examples(half, bytes(32), [K_MAX], [ETA_BASE])
+    engines = [load_backend(name)(masters) for name in BACKENDS]
+    for engine in engines:
+        # fc1 sees half a unit, which is 1: 128 of them, then 64 of those.
+        assert engine.output([1 << 15] + [0] * 63) == [128 * 64] * 32
+        engine.run(examples)
+    assert len({engine.masters() for engine in engines}) == 1

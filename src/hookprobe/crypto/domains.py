@@ -42,3 +42,12 @@ class Domain(Enum):
 
     # htp: what a dialling node signs; the value is fixed by the wire specification
     HTP_ATTEST = b"HTP2 attest"
+
+    # neuro: what devices prove and verifiers say about them
+    NEURO_BATCH = b"hookprobe/neuro/batch/v1"
+    NEURO_CERTIFICATE = b"hookprobe/neuro/certificate/v1"
+    NEURO_MANIFEST = b"hookprobe/neuro/manifest/v1"
+    NEURO_EPOCH = b"hookprobe/neuro/epoch/v1"
+
+    # identity: fingerprint components under a tenant's key
+    HARDWARE = b"hookprobe/identity/hardware/v1"
