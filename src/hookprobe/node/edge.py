@@ -96,6 +96,14 @@ class EdgeNode:
                 effects += self._react(seen, now)
         return effects + self._keep_place(now)
 
+    def receive_preamble(self, path: str, head: bytes, now: Instant) -> list[Effect]:
+        """Take a log's header lines again, before reading goes on in the middle of the file."""
+        sensor = self._feeds[path].sensor
+        effects: list[Effect] = []
+        for line in head.splitlines():
+            effects += self._react(self._detection.receive_line(sensor, line, 0, now), now)
+        return effects
+
     def receive_rotation(self, path: str, inode: int, now: Instant) -> list[Effect]:
         """Take note that a sensor file was replaced by another."""
         del now

@@ -38,6 +38,8 @@ from hookprobe.wire.instant import MILLISECOND
 
 TAIL_EVERY_S = 0.05
 STATUS_EVERY_S = 1.0
+HEADER_LINE_MAX_BYTES = 1 << 16
+HEADER_LINES_MAX = 64
 
 
 @dataclass(slots=True)
@@ -219,6 +221,9 @@ async def _follow(process: _Process, node: EdgeNode, path: str, start: str) -> N
     if node.place(path).inode == 0 and start == "end":
         node.begin_at(path, Place(*end_of(Path(path))))
     place = node.place(path)
+    if place.offset:
+        head = header_of(Path(path))
+        process.driver.execute(node.receive_preamble(path, head, process.clock.now()))
     tailer = Tailer(Path(path), inode=place.inode, position=place.offset)
     behind = False
     try:
@@ -237,6 +242,21 @@ async def _follow(process: _Process, node: EdgeNode, path: str, start: str) -> N
             await asyncio.sleep(0 if events else TAIL_EVERY_S)
     finally:
         tailer.close()
+
+
+def header_of(path: Path) -> bytes:
+    """Return the leading `#` lines of a Zeek log; nothing for other files, or if it is not there.
+
+    Whoever goes on reading in the middle of such a log needs them to know its columns.
+    """
+    lines = []
+    try:
+        with path.open("rb") as file:
+            while (line := file.readline(HEADER_LINE_MAX_BYTES)).startswith(b"#"):
+                lines.append(line)
+    except OSError:
+        return b""
+    return b"".join(lines[:HEADER_LINES_MAX])
 
 
 def _read_so_far(node: EdgeNode) -> dict[str, int]:
