@@ -10,6 +10,7 @@ from hookprobe.crypto.signing import Ed25519
 from hookprobe.dsm.genesis import EPOCH_DURATION_MAX_US, EPOCH_DURATION_MIN_US, decode_genesis
 from hookprobe.errors import ConfigError
 from hookprobe.identity import directory as directories
+from hookprobe.identity.directory import parse_address
 from hookprobe.node import provision
 from hookprobe.node.provision import Enrolled, NodePlan
 from hookprobe.runtime import folders
@@ -30,32 +31,33 @@ def init() -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--name", default="mesh", show_default=True, help="The mesh's name.")
 @click.option("--validators", default=4, show_default=True, type=click.IntRange(1, 100))
+@click.option("--at", "places", multiple=True, help="HOST:PORT of a validator; once for each.")
 @click.option("--edge", "edges", multiple=True, help="NAME or NAME@TENANT; may be repeated.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where validators answer.")
-@click.option("--port", default=PORT, show_default=True, help="The first validator's port.")
+@click.option("--port", default=PORT, show_default=True, help="First port, all on 127.0.0.1.")
 @click.option("--epoch-ms", default=300_000, show_default=True, help="Length of an epoch.")
 def mesh(
     folder: Path,
     name: str,
     validators: int,
+    places: tuple[str, ...],
     edges: tuple[str, ...],
-    host: str,
     port: int,
     epoch_ms: int,
 ) -> None:
     """Found a mesh in FOLDER: its authority and one folder for every node.
 
-    Carry each node's folder to its machine; keep authority.key away from all of them.
-    """  # fmt: skip
+    Without --at all validators answer on 127.0.0.1: a mesh to try things with. Carry each node's
+    folder to its machine; keep authority.key away from all of them.
+    """
     epoch_us = epoch_ms * MILLISECOND
     if not EPOCH_DURATION_MIN_US <= epoch_us <= EPOCH_DURATION_MAX_US:
         raise ConfigError([f"--epoch-ms: {epoch_ms} is not between 100 and 86400000"])
-    listed = f"[{host}]" if ":" in host else host
+    addresses = places or tuple(f"127.0.0.1:{port + i}" for i in range(validators))
+    for address in addresses:
+        parse_address(address)
     plans = [
-        NodePlan(
-            parse_node_id(f"validator-{i + 1}"), "validator", "operator", f"{listed}:{port + i}"
-        )
-        for i in range(validators)
+        NodePlan(parse_node_id(f"validator-{i + 1}"), "validator", "operator", address)
+        for i, address in enumerate(addresses)
     ]
     plans += [_edge_plan(text) for text in edges]
     folders.make_folder(folder)
@@ -64,8 +66,8 @@ def mesh(
     documents = (made.genesis.encode(), made.directory)
     for plan, enrolled in zip(plans, made.nodes, strict=True):
         folders.write_node(folder / plan.node, enrolled, documents, _settings(plan))
-    message(f"mesh {name}: {validators} validators, {len(edges)} edges in {folder}")
-    if validators < 4:
+    message(f"mesh {name}: {len(addresses)} validators, {len(edges)} edges in {folder}")
+    if len(addresses) < 4:
         message("warning: fewer than 4 validators tolerate no fault")
     message(f"chain {made.genesis.chain_id().hex()}")
     message(f"next: hookprobe validator run -c {folder}/{plans[0].node}/hookprobe.yaml")
@@ -117,7 +119,9 @@ def _edge_plan(text: str) -> NodePlan:
 
 
 def _settings(plan: NodePlan) -> dict[str, object]:
-    listen = plan.address or "0.0.0.0:0"
+    host, port = parse_address(plan.address) if plan.address else ("", 0)
+    # The address that others dial need not be one of this host's own: it may be a router's.
+    listen = plan.address if host == "127.0.0.1" else f"0.0.0.0:{port}"
     settings: dict[str, object] = {
         "dsm": {"node": {"id": str(plan.node), "role": plan.role}},
         "htp": {"listen": [listen]},

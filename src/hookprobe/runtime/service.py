@@ -252,11 +252,14 @@ def header_of(path: Path) -> bytes:
     lines = []
     try:
         with path.open("rb") as file:
-            while (line := file.readline(HEADER_LINE_MAX_BYTES)).startswith(b"#"):
+            while len(lines) < HEADER_LINES_MAX:
+                line = file.readline(HEADER_LINE_MAX_BYTES)
+                if not line.startswith(b"#"):
+                    break
                 lines.append(line)
     except OSError:
         return b""
-    return b"".join(lines[:HEADER_LINES_MAX])
+    return b"".join(lines)
 
 
 def _read_so_far(node: EdgeNode) -> dict[str, int]:
