@@ -121,7 +121,8 @@ def _edge_plan(text: str) -> NodePlan:
 def _settings(plan: NodePlan) -> dict[str, object]:
     host, port = parse_address(plan.address) if plan.address else ("", 0)
     # The address that others dial need not be one of this host's own: it may be a router's.
-    listen = plan.address if host == "127.0.0.1" else f"0.0.0.0:{port}"
+    anywhere = f"[::]:{port}" if ":" in host else f"0.0.0.0:{port}"
+    listen = plan.address if host == "127.0.0.1" else anywhere
     settings: dict[str, object] = {
         "dsm": {"node": {"id": str(plan.node), "role": plan.role}},
         "htp": {"listen": [listen]},

@@ -67,8 +67,8 @@ def _addresses(value: object) -> Value:
         raise MalformedError("must be a list of host:port")
     for item in items:
         parse_address(item, port_min=0)
-    if not items:
-        raise MalformedError("must name at least one host:port")
+    if len(items) != 1:
+        raise MalformedError("must name one host:port; this version listens on one address")
     return tuple(items)
 
 
@@ -104,7 +104,7 @@ KEYS = (
     Key("dsm.consensus.quorum_threshold", _quorum, "n-f", "read for old files; always n-f"),
     Key("state.path", _text, "state", "folder of ledger and status; relative to the file"),
     Key("identity.path", _text, ".", "folder of node.key, genesis.json and directory.json"),
-    Key("htp.listen", _addresses, ("0.0.0.0:4719",), "UDP addresses; port 0: any free one"),
+    Key("htp.listen", _addresses, ("0.0.0.0:4719",), "the UDP address to use; port 0: any free one"),
     Key("htp.retry_initial_ms", _integer(50, 60_000), 1_000, "first step of dialling again, ms"),
     Key("sensors.suricata", _texts, (), "EVE files to follow"),
     Key("sensors.zeek", _texts, (), "Zeek log files to follow"),

@@ -81,6 +81,14 @@ def test_a_missing_or_huge_file_is_named(tmp_path: Path) -> None:
         load(write(tmp_path, "#" * (1 << 20) + "\n"), {}, {})
 
 
+def test_one_address_is_listened_on_and_more_are_not_silently_ignored(tmp_path: Path) -> None:
+    path = write(tmp_path, "htp: {listen: ['[::]:4719']}\n")
+    assert load(path, {}, {}).texts("htp.listen") == ("[::]:4719",)
+    for value in ("[]", "['a:1', 'b:2']"):
+        with pytest.raises(ConfigError, match="one host:port"):
+            load(write(tmp_path, f"htp: {{listen: {value}}}\n"), {}, {})
+
+
 def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     config = load(write(tmp_path, "state: {path: ledger}\n"), {}, {})
     assert config.file("state.path") == tmp_path / "ledger"
