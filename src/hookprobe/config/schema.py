@@ -104,7 +104,7 @@ KEYS = (
     Key("dsm.consensus.quorum_threshold", _quorum, "n-f", "read for old files; always n-f"),
     Key("state.path", _text, "state", "folder of ledger and status; relative to the file"),
     Key("identity.path", _text, ".", "folder of node.key, genesis.json and directory.json"),
-    Key("htp.listen", _addresses, ("0.0.0.0:4719",), "the UDP address to use; port 0: any free one"),
+    Key("htp.listen", _addresses, ("0.0.0.0:4719",), "the UDP address; port 0: any free one"),
     Key("htp.retry_initial_ms", _integer(50, 60_000), 1_000, "first step of dialling again, ms"),
     Key("sensors.suricata", _texts, (), "EVE files to follow"),
     Key("sensors.zeek", _texts, (), "Zeek log files to follow"),
