@@ -249,7 +249,7 @@ def header_of(path: Path) -> bytes:
 
     Whoever goes on reading in the middle of such a log needs them to know its columns.
     """
-    lines = []
+    lines: list[bytes] = []
     try:
         with path.open("rb") as file:
             while len(lines) < HEADER_LINES_MAX:
