@@ -68,6 +68,10 @@ class MemoryMesh:
         self.dice = random.Random(seed)
         self.now = START
         self.loss = loss
+        self.doubled = 0.0
+        self.damaged = 0.0
+        self.delay_max_us = 3000
+        self.cut: dict[frozenset[str], None] = {}
         names = [f"validator-{i}" for i in (1, 2, 3, 4)]
         plans = [
             NodePlan(NodeId(name), "validator", "operator", f"10.9.0.{i + 1}:4719")
@@ -117,13 +121,25 @@ class MemoryMesh:
                 host.store.apply(effect)
             elif isinstance(effect, Transmit):
                 host.datagrams.append(effect.data)
-                if self.dice.random() >= self.loss:
-                    delay = self.dice.randrange(200, 3000)
-                    self._sent += 1
-                    at = Instant(self.now + delay)
-                    self.wires.append((at, self._sent, host.address, effect.address, effect.data))
+                self._carry(host, effect)
             else:
                 host.seen.append(effect)
+
+    def _carry(self, host: Host, effect: Transmit) -> None:
+        """Lose, delay, double or damage a datagram; nothing crosses a partition."""
+        target = self.by_address.get(effect.address)
+        if target is None or frozenset((host.name, target.name)) in self.cut:
+            return
+        copies = 0 if self.dice.random() < self.loss else 1
+        copies += self.dice.random() < self.doubled
+        for _ in range(copies):
+            data = effect.data
+            if self.dice.random() < self.damaged:
+                at = self.dice.randrange(len(data))
+                data = data[:at] + bytes([data[at] ^ 1 << self.dice.randrange(8)]) + data[at + 1 :]
+            self._sent += 1
+            arrival = Instant(self.now + self.dice.randrange(200, self.delay_max_us))
+            self.wires.append((arrival, self._sent, host.address, effect.address, data))
 
     def feed(self, name: str, data: bytes) -> None:
         host = self.hosts[name]
