@@ -81,7 +81,7 @@ def test_make_and_bootstrap_know_the_same_tasks() -> None:
 def test_nothing_speaks_of_one_machine() -> None:
     folders = [ROOT / name for name in ("src", "tests", "docs", "benchmarks", "tools", ".ci")]
     files = [path for folder in folders for path in folder.rglob("*")]
-    files += list(ROOT.glob("*.*")) + [ROOT / "Makefile"]
+    files += [*ROOT.glob("*.*"), ROOT / "Makefile"]
     kinds = {".py", ".md", ".yaml", ".yml", ".toml", ".sh", ""}
     own = Path(__file__).name
     found = [
