@@ -1,4 +1,4 @@
-"""Every observation of the ledger is reached by some simulation: a path never walked is untested."""
+"""Simulations reach every observation of the ledger: a path never walked is untested."""
 
 import typing
 from collections import Counter

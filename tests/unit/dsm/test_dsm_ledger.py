@@ -10,6 +10,7 @@ from hookprobe.crypto import merkle
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.cut import Cut, sign_cut
 from hookprobe.dsm.effects import (
+    BlockRefused,
     Disconnect,
     MisbehaviourDetected,
     PeerPenalised,
@@ -311,3 +312,19 @@ def test_a_push_of_blocks_that_another_node_wrote_is_refused() -> None:
     effects = ledger.receive_message(V1, Blocks(0, (BlockEntry(block),)), net.now)
     assert [type(item) for item in effects] == [PeerPenalised]
     assert ledger.book.heads() == []
+
+
+def test_a_block_with_a_forged_signature_is_refused_and_named() -> None:
+    net = net_of()
+    ledger = validator(net, V0)
+    first, second = chain_of(net.mesh, 2)
+    edge = NodeId(EDGE)
+    ledger.peer_connected(edge, net.now)
+    forged = replace(second, signature=bytes(64))
+    entries = (BlockEntry(first), BlockEntry(forged))
+    effects = ledger.receive_message(edge, Blocks(0, entries), net.now)
+    refused = [item for item in effects if isinstance(item, BlockRefused)]
+    assert [(item.lane, item.seq) for item in refused] == [((edge, 1), 2)]
+    assert "signature" in refused[0].reason
+    assert [item.reason for item in effects if isinstance(item, PeerPenalised)]
+    assert ledger.book.lanes[(edge, 1)].head_seq == 1
