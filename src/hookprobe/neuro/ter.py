@@ -14,9 +14,8 @@ SHA-256 chain of `state.py`, which is never sent.
 import binascii
 from dataclasses import dataclass
 
-from hookprobe.errors import LocalError
+from hookprobe.errors import LocalError, MalformedError
 from hookprobe.wire.instant import Instant
-from hookprobe.wire.reader import Reader, Writer
 
 TER_BYTES = 64
 ENTROPY_BYTES = 32
@@ -37,13 +36,11 @@ class Ter:
     def encode(self) -> bytes:
         """Return the 64 bytes."""
         return (
-            Writer()
-            .put(self.h_entropy)
-            .put(self.h_integrity)
-            .u64(self.timestamp)
-            .u16(self.sequence)
-            .u16(self.chain)
-            .finish()
+            self.h_entropy
+            + self.h_integrity
+            + self.timestamp.to_bytes(8, "big")
+            + self.sequence.to_bytes(2, "big")
+            + self.chain.to_bytes(2, "big")
         )
 
 
@@ -53,16 +50,15 @@ def decode(data: bytes) -> Ter:
     Raises:
         MalformedError: Another length.
     """
-    reader = Reader(data, "TER")
-    ter = Ter(
-        h_entropy=reader.take(ENTROPY_BYTES),
-        h_integrity=reader.take(INTEGRITY_BYTES),
-        timestamp=Instant(reader.u64()),
-        sequence=reader.u16(),
-        chain=reader.u16(),
+    if len(data) != TER_BYTES:
+        raise MalformedError(f"TER: {len(data)} bytes, {TER_BYTES} are wanted")
+    return Ter(
+        h_entropy=data[:32],
+        h_integrity=data[32:52],
+        timestamp=Instant(int.from_bytes(data[52:60], "big")),
+        sequence=int.from_bytes(data[60:62], "big"),
+        chain=int.from_bytes(data[62:], "big"),
     )
-    reader.finish()
-    return ter
 
 
 def checksum(record: bytes) -> int:
