@@ -209,3 +209,20 @@ def test_forms_of_output(tmp_path: Path) -> None:
     assert "\x1b" not in table
     assert "- key: profile" in hookprobe("config", "show", "-o", "yaml", cwd=tmp_path).stdout
     hookprobe("config", "show", "-o", "xml", cwd=tmp_path, status=2)
+
+
+def test_a_node_goes_on_when_nobody_reads_its_log(tmp_path: Path) -> None:
+    hookprobe("init", "mesh", "m", "--port", "20400", cwd=tmp_path)
+    settings = tmp_path / "m/validator-1/hookprobe.yaml"
+    command = [sys.executable, "-m", "hookprobe", "validator", "run", "-c", str(settings)]
+    with subprocess.Popen(
+        [*command, "--log-level", "trace"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as node:
+        assert node.stdout is not None
+        assert node.stderr is not None
+        assert b"Started" in node.stdout.readline()
+        node.stdout.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            node.wait(timeout=2)
+        node.terminate()
+        assert node.wait(timeout=10) == 0, node.stderr.read()

@@ -59,8 +59,12 @@ def _run(path: Path | None, role: str, least: str, stop_with_stdin: bool) -> Non
     settings = load(path, os.environ, {})
 
     def write(line: str) -> None:
-        sys.stdout.write(line)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Nobody reads the log any more; a node goes on protecting without one.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     log = JsonLog(write, Clock().now, Level[least.upper()])
     service.run(settings, role, log, stop_with_stdin=stop_with_stdin)

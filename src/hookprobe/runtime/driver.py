@@ -7,7 +7,7 @@ lost datagram, which the protocols expect anyway.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from hookprobe.dsm.store import Persist
 from hookprobe.errors import HostError
@@ -60,9 +60,11 @@ class Driver:
 
         Raises:
             HostError: The store failed: a node that cannot remember must not go on speaking.
+            Exception: A bug of ours, from wherever it fell: a node whose state is in doubt stops.
         """
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
+        loop.set_exception_handler(self._crash)
         self.execute(self._node.start(self._clock.now()))
         self._socket.attach(loop, self._receive)
         stopping = asyncio.create_task(_until(stop))
@@ -76,6 +78,20 @@ class Driver:
             self._socket.close(loop)
             if self._timer is not None:
                 self._timer.cancel()
+
+    def _crash(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # The loop would report an exception of a callback and go on with the next.
+        error = context.get("exception")
+        if error is None:
+            loop.default_exception_handler(context)
+        else:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed is None:
+            raise error
+        if not self._failed.done():
+            self._failed.set_exception(error)
 
     def _receive(self, received: Received) -> None:
         now = self._clock.now()
@@ -106,10 +122,7 @@ class Driver:
         try:
             self._store.apply(batches)
         except HostError as error:
-            if self._failed is None:
-                raise
-            if not self._failed.done():
-                self._failed.set_exception(error)
+            self._fail(error)
             return False
         return self._failed is None or not self._failed.done()
 

@@ -30,7 +30,15 @@ class EgressRecord:
             raise HostError(f"{path}: {error.strerror}") from error
 
     def add(self, kind: int, data: bytes) -> None:
-        self._file.write(Writer().u8(kind).block32(data).finish())
+        """Append one entry.
+
+        Raises:
+            HostError: The disk failed: what cannot be recorded must not leave.
+        """
+        try:
+            self._file.write(Writer().u8(kind).block32(data).finish())
+        except OSError as error:
+            raise HostError(f"{self._file.name}: {error.strerror}") from error
 
     def close(self) -> None:
         self._file.close()
