@@ -52,6 +52,7 @@ class _Process:
     clock: Clock
     state: Path
     log: JsonLog
+    files: FileService
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +141,12 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
         validators = len(decode_genesis(folder.genesis).validators)
         board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators))
         socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
-        driver = Driver(node, socket, store, clock, _both(log.report, board.report), egress)
+        files = _files(config, node, clock)
+        observers = (log.report, board.report, files.service.report)
+        driver = Driver(node, socket, store, clock, _each(observers), egress)
+        files.execute = driver.execute
         log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
-        process = _Process(driver, socket, board, clock, state, log)
+        process = _Process(driver, socket, board, clock, state, log, files.service)
         stop = _stop_event(stop_with_stdin)
         await _serve(process, node, stop, _Sensors(sensors, config.text("sensors.start")))
         log.event("Stopped", Level.INFO, node=folder.secrets.node)
@@ -169,12 +173,29 @@ def _build(
     return build_validator(documents, settings, parts)
 
 
-def _both(
-    first: Callable[[Observation], None], second: Callable[[Observation], None]
+class _FileCarrier:
+    """Carries messages of the file service; `execute` is the driver's, which comes later."""
+
+    def __init__(self, node: Node, clock: Clock) -> None:
+        self._node = node
+        self._clock = clock
+        self.execute: Callable[[Sequence[Effect]], None] = lambda _: None
+
+    def carry(self, peer: NodeId, data: bytes) -> Room:
+        effects = self._node.send_file(peer, data, self._clock.now())
+        for effect in effects:
+            if isinstance(effect, SendRefused):
+                return Room.FULL if effect.reason is RefusedReason.QUEUE_FULL else Room.GONE
+        self.execute(effects)
+        return Room.SENT
+
+
+def _each(
+    observers: Sequence[Callable[[Observation], None]],
 ) -> Callable[[Observation], None]:
     def report(observation: Observation) -> None:
-        first(observation)
-        second(observation)
+        for observe in observers:
+            observe(observation)
 
     return report
 
@@ -196,23 +217,23 @@ def _stop_at_end(stop: asyncio.Event) -> None:
 
 
 async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _Sensors) -> None:
-    helpers = [asyncio.create_task(_write_status(process))]
+    chores = [asyncio.create_task(_write_status(process))]
     if isinstance(node, EdgeNode):
-        helpers += [
+        chores += [
             asyncio.create_task(_follow(process, node, path, sensors.start))
             for path in sensors.files
         ]
     running = asyncio.create_task(process.driver.run(stop))
     try:
-        # Whoever ends first decides: a failed helper stops the node, with its error.
-        await asyncio.wait([running, *helpers], return_when=asyncio.FIRST_COMPLETED)
+        # Whoever ends first decides: a failed chore stops the node, with its error.
+        await asyncio.wait([running, *chores], return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        for helper in helpers:
-            if helper.done():
-                helper.result()
+        for chore in chores:
+            if chore.done():
+                chore.result()
         await running
     finally:
-        for task in (running, *helpers):
+        for task in (running, *chores):
             task.cancel()
         _write_board(process)
 
