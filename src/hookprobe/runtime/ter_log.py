@@ -93,8 +93,8 @@ class TerLog:
         self._first = 0
         self._next = 0
 
-    def open(self, epoch: int, index: int) -> Kept:
-        """Read the log, or begin one; a torn tail is cut off durably.
+    def peek(self, epoch: int, index: int) -> Kept:
+        """Read the log without touching it; another process may be writing.
 
         Args:
             epoch: The epoch of the snapshot.
@@ -113,6 +113,16 @@ class TerLog:
                 f"{self._path}: does not reach the snapshot at epoch {epoch}, record {index}",
                 hint="restore log and snapshot together, or ask for a new epoch",
             )
+        return kept
+
+    def open(self, epoch: int, index: int) -> Kept:
+        """Read the log to go on writing it, or begin one; a torn tail is cut off durably.
+
+        Raises:
+            HostError: The disk failed.
+            MalformedError: See `peek`.
+        """
+        kept = self.peek(epoch, index)
         if kept.torn or not kept.records:
             self._write(kept.epoch, kept.first, kept.records)
         self._epoch, self._first = kept.epoch, kept.first

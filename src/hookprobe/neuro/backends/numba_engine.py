@@ -21,9 +21,7 @@ Bytes = NDArray[np.uint8]
 
 @numba.njit(_I(_I, _I), inline="always")
 def _clamp(value: int, bound: int) -> int:
-    if value > bound:
-        return bound
-    return -bound if value < -bound else value
+    return bound if value > bound else max(value, -bound)
 
 
 @numba.njit(numba.void(_VECTOR, _I, _VECTOR, _VECTOR), nogil=True)
