@@ -97,6 +97,11 @@ def _quorum(value: object) -> Value:
     return "n-f"
 
 
+FILE_EXTENSIONS = (
+    ".bin", ".conf", ".csv", ".gz", ".hpe", ".json", ".jsonl", ".log", ".md", ".pcap", ".pcapng",
+    ".rules", ".tar", ".txt", ".yaml", ".yml", ".zst",
+)  # fmt: skip
+
 KEYS = (
     Key("profile", _choice(*PROFILES), "guardian", "tier: sets limits that suit the hardware"),
     Key("dsm.node.id", _node_id, "node", "this node's name; must be that of its key file"),
@@ -118,6 +123,9 @@ KEYS = (
         "dsm.epoch_gap_ms", _integer(0, 60_000), 1_000, "least time between epochs catching up, ms"
     ),
     Key("egress.path", _text, "", "file that records all that leaves this node; empty: none"),
+    Key("files.path", _text, "", "folder for peers' files, one folder each; empty: none"),
+    Key("files.extensions", _texts, FILE_EXTENSIONS, "ends of names that are served; empty: all"),
+    Key("files.quota_mib", _integer(1, 1 << 20), 4_096, "room for each peer's files, MiB"),
     Key("limits.receive_per_wake", _integer(1, 1024), 64, "datagrams taken per wake"),
 )
 

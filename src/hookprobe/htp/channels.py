@@ -1,7 +1,8 @@
 """What rides in DATA packets: one table of channels and their priorities.
 
 A channel is an independent ordered stream of messages between two peers. Kinds below 0x30 are
-application channels; 0x30 to 0x38 belong to file operations. The content is opaque here.
+application channels; 0x30 carries file operations, whose own header begins with 0x30 to 0x38. The
+content is opaque here.
 """
 
 from enum import IntEnum
@@ -21,6 +22,7 @@ class Channel(IntEnum):
     ADVISORY = 0x07
     MODEL = 0x08
     DIRECTORY = 0x09
+    FILE = 0x30
 
 
 class Priority(IntEnum):
@@ -29,6 +31,7 @@ class Priority(IntEnum):
     CONSENSUS = 0
     SYNC = 1
     DATA = 2
+    FILES = 3
 
 
 PRIORITIES = {
@@ -41,10 +44,16 @@ PRIORITIES = {
     Channel.ADVISORY: Priority.SYNC,
     Channel.MODEL: Priority.DATA,
     Channel.DIRECTORY: Priority.SYNC,
+    Channel.FILE: Priority.FILES,
 }
 
 # A lower priority may fill only part of the send queue, so bulk data can never lock out a vote.
-QUEUE_QUARTERS = {Priority.CONSENSUS: 4, Priority.SYNC: 3, Priority.DATA: 2}
+QUEUE_QUARTERS = {
+    Priority.CONSENSUS: 4,
+    Priority.SYNC: 3,
+    Priority.DATA: 2,
+    Priority.FILES: 1,
+}
 
 _CHANNELS = {channel.value: channel for channel in Channel}
 

@@ -84,6 +84,9 @@ class EdgeNode:
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         return self._told(self._links.receive_datagram(data, address, now))
 
+    def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
+        return self._told(self._links.send_file(peer, data, now))
+
     def receive_bytes(self, path: str, data: bytes, now: Instant) -> list[Effect]:
         """Take new bytes of a sensor file."""
         feed = self._feeds[path]

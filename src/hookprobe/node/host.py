@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 from hookprobe.dsm.store import Persist
 from hookprobe.htp.effects import Address, Transmit
 from hookprobe.node.observations import Observation
+from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 Effect: TypeAlias = Persist | Transmit | Observation
@@ -26,6 +27,9 @@ class Node(Protocol):
 
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         """Take one datagram from the network."""
+
+    def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
+        """Send a message of the host's file transfers; `SendRefused` if there is no room."""
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is wanted; None for never."""

@@ -15,6 +15,7 @@ from hookprobe.htp.channels import Channel
 from hookprobe.htp.effects import (
     Address,
     MessageReceived,
+    SendRefused,
     SessionDown,
     SessionUp,
 )
@@ -132,6 +133,13 @@ class MeshLinks:
                     carried.append(effect)
         return carried
 
+    def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
+        """Send a message of the host's file transfers; `SendRefused` if there is no room."""
+        effects = self._endpoint.send(peer, Channel.FILE, data, now)
+        if any(isinstance(effect, SendRefused) for effect in effects):
+            return list(effects)
+        return [MessageSent(peer, Channel.FILE, data), *self._absorb(effects, now)]
+
     def _absorb(self, effects: Sequence[TransportEffect], now: Instant) -> list[Effect]:
         found: list[Effect] = []
         for effect in effects:
@@ -139,6 +147,8 @@ class MeshLinks:
                 case MessageReceived(peer, channel, data):
                     if channel in _LEDGER_CHANNELS:
                         found += self.carry(self._ledger.receive_frame(peer, data, now), now)
+                    elif channel is Channel.FILE:
+                        found.append(effect)  # files live on the host's disk: its business
                 case SessionUp(peer):
                     found.append(effect)
                     found += self.carry(self._ledger.peer_connected(peer, now), now)

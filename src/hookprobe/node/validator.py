@@ -29,6 +29,9 @@ class ValidatorNode:
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         return self._links.receive_datagram(data, address, now)
 
+    def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
+        return self._links.send_file(peer, data, now)
+
     def next_timeout(self) -> Instant | None:
         return self._links.next_timeout()
 

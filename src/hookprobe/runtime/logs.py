@@ -33,6 +33,7 @@ class Level(IntEnum):
 _LEVELS: dict[type[object], Level] = {
     MessageSent: Level.TRACE,
     transport.Dropped: Level.TRACE,
+    transport.MessageReceived: Level.TRACE,
     transport.VitalsReported: Level.TRACE,
     transport.TrustReported: Level.TRACE,
     transport.SessionRenewed: Level.DEBUG,

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +19,24 @@ from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.errors import ConfigError, HostError
 from hookprobe.htp.config import HtpConfig
-from hookprobe.htp.effects import Address
+from hookprobe.htp.effects import Address, RefusedReason, SendRefused
 from hookprobe.identity.directory import parse_address
 from hookprobe.node.build import Documents, Parts, Settings, build_edge, build_validator
 from hookprobe.node.edge import EdgeNode
-from hookprobe.node.host import Node
+from hookprobe.node.host import Effect, Node
 from hookprobe.node.observations import Observation
 from hookprobe.node.sensors import Place
-from hookprobe.runtime import folders, status
+from hookprobe.runtime import file_control, folders, status
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.driver import Driver
 from hookprobe.runtime.egress import EgressRecord
+from hookprobe.runtime.file_service import FileService, Room
+from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
+from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND
 
 TAIL_EVERY_S = 0.05
@@ -141,12 +144,13 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
         validators = len(decode_genesis(folder.genesis).validators)
         board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators))
         socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
-        files = _files(config, node, clock)
-        observers = (log.report, board.report, files.service.report)
+        carrier = _FileCarrier(node, clock)
+        files = FileService(carrier.carry, *_file_settings(config), clock)
+        observers = (log.report, board.report, files.report)
         driver = Driver(node, socket, store, clock, _each(observers), egress)
-        files.execute = driver.execute
+        carrier.execute = driver.execute
         log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
-        process = _Process(driver, socket, board, clock, state, log, files.service)
+        process = _Process(driver, socket, board, clock, state, log, files)
         stop = _stop_event(stop_with_stdin)
         await _serve(process, node, stop, _Sensors(sensors, config.text("sensors.start")))
         log.event("Stopped", Level.INFO, node=folder.secrets.node)
@@ -171,6 +175,15 @@ def _build(
     if role == "edge":
         return build_edge(documents, settings, parts, sensors)
     return build_validator(documents, settings, parts)
+
+
+def _file_settings(config: Config) -> tuple[Path | None, StoreLimits]:
+    path = config.text("files.path")
+    limits = StoreLimits(
+        quota_bytes=config.integer("files.quota_mib") << 20,
+        extensions=tuple(end.lower() for end in config.texts("files.extensions")),
+    )
+    return (config.folder / path if path else None), limits
 
 
 class _FileCarrier:
@@ -217,7 +230,11 @@ def _stop_at_end(stop: asyncio.Event) -> None:
 
 
 async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _Sensors) -> None:
-    chores = [asyncio.create_task(_write_status(process))]
+    chores = [
+        asyncio.create_task(_write_status(process)),
+        asyncio.create_task(process.files.run()),
+        asyncio.create_task(file_control.serve(file_control.bind(process.state), process.files)),
+    ]
     if isinstance(node, EdgeNode):
         chores += [
             asyncio.create_task(_follow(process, node, path, sensors.start))
@@ -235,6 +252,7 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
     finally:
         for task in (running, *chores):
             task.cancel()
+        await process.files.end()
         _write_board(process)
 
 

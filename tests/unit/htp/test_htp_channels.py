@@ -122,7 +122,8 @@ def test_a_vote_overtakes_lost_bulk_data_too() -> None:
 
 def test_every_channel_has_a_priority_and_no_other_kind_is_one() -> None:
     assert set(PRIORITIES) == set(Channel)
-    assert all(channel < 0x30 for channel in Channel)
+    assert [channel for channel in Channel if channel >= 0x30] == [Channel.FILE]
+    assert max(PRIORITIES.values()) is PRIORITIES[Channel.FILE]
     for kind in range(256):
         if kind in set(Channel):
             assert parse_channel(kind) == kind
