@@ -18,6 +18,8 @@ from hookprobe.cli.output import Exit, Row, emit, emit_one, message
 from hookprobe.config.load import load
 from hookprobe.errors import UnavailableError
 from hookprobe.runtime import file_control
+from hookprobe.wire import canonical
+from hookprobe.wire.canonical import JsonObject
 
 _EXITS = {"E-UNAUTHORIZED": Exit.DENIED, "E-UNAVAILABLE": Exit.UNREACHABLE}
 _NOT_FOUND = "not found"
@@ -119,19 +121,19 @@ def rm(remote: tuple[str, str], if_match: str | None, path: Path | None, form: s
     emit_one(_ask(path, _request("rm", remote, if_match))[0], form)
 
 
-def _request(operation: str, remote: tuple[str, str], if_match: str | None) -> dict[str, object]:
-    request: dict[str, object] = {"op": operation, "peer": remote[0], "path": remote[1]}
+def _request(operation: str, remote: tuple[str, str], if_match: str | None) -> JsonObject:
+    request: JsonObject = {"op": operation, "peer": remote[0], "path": remote[1]}
     if if_match is not None:
         request["if_match"] = if_match
     return request
 
 
-def _ask(path: Path | None, request: dict[str, object]) -> list[Row]:
+def _ask(path: Path | None, request: JsonObject) -> list[Row]:
     """Ask the running node and show how far it is."""
     settings = load(path, os.environ, {})
     meter = _Meter()
     with file_control.connect(settings.file("state.path")) as connection:
-        connection.sendall(json.dumps(request).encode() + b"\n")
+        connection.sendall(canonical.encode(request) + b"\n")
         with connection.makefile("rb") as lines:
             for line in lines:
                 said = json.loads(line)

@@ -118,7 +118,9 @@ async def _handle(
     except ValueError:
         raise MalformedError(f"request of more than {LINE_MAX_BYTES} bytes") from None
     work = asyncio.create_task(
-        _perform(Fields(canonical.decode_object(line), "request"), writer, service)
+        _perform(
+            Fields(canonical.decode_object(line.removesuffix(b"\n")), "request"), writer, service
+        )
     )
     gone = asyncio.create_task(reader.read(1))
     # Whoever asked may go away, by Ctrl-C for example: then the transfer stops, and can be resumed.

@@ -1,15 +1,9 @@
 """Files of one peer below one folder: confined, limited, and never half there.
 
-A file comes into being as a part, `.<key>.part`, beside its later place: room is reserved first,
-chunks are written where they belong, the whole is read again and its SHA-256 compared, then fsync,
-rename, fsync of the folder. A crash at any point leaves the old file or the new one. A journal,
-`.<key>.journal`, has one byte for each chunk and is only written behind an fdatasync of the part,
-so what it claims is there; the key is made of everything that makes two transfers the same one.
+How a file comes into being is the business of `file_parts`; what may be where is decided here.
 """
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -31,28 +25,10 @@ from hookprobe.htp.transfer_codec import (
     PathRequest,
     WriteRequest,
 )
-from hookprobe.runtime.file_paths import open_beneath, open_folder, open_root, rename_noreplace
+from hookprobe.runtime.file_parts import READ_FLAGS, SUFFIXES, Part, Source, hash_at, refusing
+from hookprobe.runtime.file_paths import open_beneath, open_folder, open_root
 
-JOURNAL_EVERY_CHUNKS = 512
-_READ_BYTES = 1 << 20
 _KEY_DIGITS = 32
-_SUFFIXES = (".part", ".journal")
-_READ = os.O_RDONLY | os.O_NONBLOCK  # a FIFO in the folder must not make us wait for its writer
-
-_REASONS = {
-    errno.ENOENT: FileError.NOT_FOUND,
-    errno.EEXIST: FileError.EXISTS,
-    errno.ENOSPC: FileError.NO_SPACE,
-    errno.EDQUOT: FileError.NO_SPACE,
-    errno.EXDEV: FileError.FORBIDDEN,
-    errno.ELOOP: FileError.FORBIDDEN,
-    errno.ENOTDIR: FileError.FORBIDDEN,
-    errno.EACCES: FileError.FORBIDDEN,
-    errno.EFBIG: FileError.TOO_LARGE,
-    errno.EISDIR: FileError.NOT_A_FILE,
-    errno.ENXIO: FileError.NOT_A_FILE,
-    errno.EWOULDBLOCK: FileError.BUSY,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,233 +44,6 @@ class StoreLimits:
     quota_bytes: int | None
     files_max: int = 10_000
     extensions: tuple[str, ...] = ()
-
-
-@contextlib.contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """Turn what the host says no to into the code a peer is told."""
-    try:
-        yield
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, FileError.HOST)
-        raise FileRefusedError(reason, f"file {what}") from error
-
-
-def hash_file(handle: int) -> bytes:
-    """Return the SHA-256 of an open file's content."""
-    found = hashlib.sha256()
-    offset = 0
-    while data := os.pread(handle, _READ_BYTES, offset):
-        found.update(data)
-        offset += len(data)
-    return found.digest()
-
-
-class Source:
-    """An open file that is read chunk by chunk.
-
-    Args:
-        handle: An open descriptor; it is closed with this object.
-        what: For error messages.
-
-    Raises:
-        FileRefusedError: Not a regular file, too large, or changed while its hash was taken.
-    """
-
-    def __init__(self, handle: int, what: str) -> None:
-        self._handle = handle
-        self._what = what
-        try:
-            self._seen = os.fstat(handle)
-            if not stat.S_ISREG(self._seen.st_mode):
-                raise FileRefusedError(FileError.NOT_A_FILE, f"file {what}")
-            with _refusing(what):
-                self.facts = FileFacts(self._seen.st_size, hash_file(handle))
-            self.check()
-        except BaseException:
-            os.close(handle)
-            raise
-        self.mode = stat.S_IMODE(self._seen.st_mode)
-        self.modified_us = self._seen.st_mtime_ns // 1000
-
-    def read(self, index: int) -> bytes:
-        """Return a chunk.
-
-        Raises:
-            FileRefusedError: The file is shorter than it was.
-        """
-        size = self.facts.chunk_size(index)
-        with _refusing(self._what):
-            data = os.pread(self._handle, size, index << self.facts.chunk_log2)
-        if len(data) != size:
-            raise FileRefusedError(FileError.CHANGED, f"file {self._what}")
-        return data
-
-    def check(self) -> None:
-        """Look whether the file is still the one that was hashed.
-
-        Raises:
-            FileRefusedError: It has changed.
-        """
-        now = os.fstat(self._handle)
-        if (now.st_size, now.st_mtime_ns) != (self._seen.st_size, self._seen.st_mtime_ns):
-            raise FileRefusedError(FileError.CHANGED, f"file {self._what}")
-
-    def close(self) -> None:
-        os.close(self._handle)
-
-
-def open_source(path: Path) -> Source:
-    """Open a file of our own to send it.
-
-    Raises:
-        FileRefusedError: As `Source`, or not there.
-    """
-    with _refusing(path.name):
-        handle = os.open(path, _READ | os.O_CLOEXEC)
-    return Source(handle, path.name)
-
-
-class Part:
-    """A file under way; see the module's docstring.
-
-    Args:
-        store: Whose files are guarded against changing while this one takes its place.
-        folder: The open folder; closed with this object.
-        request: What is to come.
-        update: Whether a file is replaced.
-    """
-
-    def __init__(self, store: "FileStore", folder: int, request: WriteRequest, key: str) -> None:
-        self._store = store
-        self._folder = folder
-        self._request = request
-        self._name = request.path.rpartition("/")[2]
-        self._part, self._journal = f".{key}.part", f".{key}.journal"
-        self._unjournalled = 0
-        self.replacing: bytes | None = None
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._handle = os.open(self._part, flags, 0o600, dir_fd=folder)
-        self.here = bytearray(request.facts.chunks)
-
-    def prepare(self) -> None:
-        """Take up an earlier attempt or make room for a new one."""
-        fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        size = self._request.facts.size
-        if size and os.fstat(self._handle).st_size == size:
-            self._take_up()
-            return
-        # The journal of another attempt must be gone before the part has its size again.
-        self._unlink(self._journal)
-        os.ftruncate(self._handle, 0)
-        if size:
-            os.posix_fallocate(self._handle, 0, size)
-
-    def _take_up(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            journal = os.open(self._journal, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._folder)
-            try:
-                found = os.read(journal, len(self.here) + 1)
-            finally:
-                os.close(journal)
-            if len(found) == len(self.here):
-                self.here[:] = found
-
-    def write(self, index: int, offset: int, data: bytes) -> None:
-        """Write a chunk at its place.
-
-        Raises:
-            FileRefusedError: The disk failed.
-        """
-        with _refusing(self._name):
-            done = 0
-            while done < len(data):
-                done += os.pwrite(self._handle, data[done:], offset + done)
-        self.here[index] = 1
-        self._unjournalled += 1
-        if self._unjournalled >= JOURNAL_EVERY_CHUNKS:
-            self.journal()
-
-    def journal(self) -> None:
-        """Make what is here durable, then claim it.
-
-        Raises:
-            FileRefusedError: The disk failed.
-        """
-        with _refusing(self._name):
-            os.fdatasync(self._handle)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(self._journal, flags, 0o600, dir_fd=self._folder)
-            try:
-                # Bytes only ever turn from 0 to 1, so a torn write still tells the truth.
-                os.pwrite(handle, bytes(self.here), 0)
-            finally:
-                os.close(handle)
-        self._unjournalled = 0
-
-    def finish(self) -> None:
-        """Check the whole, make it durable, and give it its name.
-
-        Raises:
-            FileRefusedError: Another SHA-256, a file of that name came or changed, the disk failed.
-        """
-        try:
-            with _refusing(self._name):
-                if hash_file(self._handle) != self._request.facts.sha256:
-                    raise FileRefusedError(FileError.HASH, f"file {self._name}")
-                os.fchmod(self._handle, self._request.mode & 0o644 | 0o600)
-                os.fsync(self._handle)
-                with self._store.lock:
-                    self._take_place()
-                os.fsync(self._folder)
-        except FileRefusedError:
-            self._unlink(self._part)
-            raise
-        finally:
-            self._unlink(self._journal)
-            self.close()
-
-    def _take_place(self) -> None:
-        if self.replacing is None:
-            rename_noreplace(self._folder, self._part, self._name)
-            return
-        if hash_at(self._folder, self._name) != self.replacing:
-            raise FileRefusedError(FileError.CONFLICT, f"file {self._name}")
-        os.rename(self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-
-    def suspend(self) -> None:
-        """Leave what is here for a later attempt."""
-        try:
-            self.journal()
-        finally:
-            self.close()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        self._unlink(self._part)
-        self._unlink(self._journal)
-        self.close()
-
-    def _unlink(self, name: str) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=self._folder)
-
-    def close(self) -> None:
-        """Let go of the descriptors and nothing else."""
-        os.close(self._handle)
-        os.close(self._folder)
-
-
-def hash_at(folder: int, name: str) -> bytes:
-    """Return the SHA-256 of a regular file of an open folder.
-
-    Raises:
-        FileRefusedError: Not there, or not a regular file.
-    """
-    with _refusing(name):
-        source = Source(open_beneath(folder, name, _READ), name)
-    source.close()
-    return source.facts.sha256
 
 
 class FileStore:
@@ -314,7 +63,7 @@ class FileStore:
 
     @contextlib.contextmanager
     def _opened(self, what: str) -> Iterator[int]:
-        with _refusing(what):
+        with refusing(what):
             root = open_root(self._root)
             try:
                 yield root
@@ -335,17 +84,16 @@ class FileStore:
         self._check_extension(request.path)
         outer, _, name = request.path.rpartition("/")
         with self.lock, self._opened(request.path) as root:
-            folder = open_folder(root, outer, create=not update)
-            try:
+            with contextlib.ExitStack() as stack:
+                folder = open_folder(root, outer, create=not update)
+                stack.callback(os.close, folder)
                 replacing = self._replacing(folder, name, request) if update else None
                 if not update and _exists(folder, name):
                     raise FileRefusedError(FileError.EXISTS, f"file {request.path}")
                 key = self._key(request)
                 self._check_room(root, folder, key, request.facts.size)
-                part = Part(self, folder, request, key)
-            except BaseException:
-                os.close(folder)
-                raise
+                part = Part(self.lock, folder, request, key)
+                stack.pop_all()  # the folder is the part's from here on
             part.replacing = replacing
             self._prepare(part)
             return part
@@ -399,7 +147,7 @@ class FileStore:
         """
         self._check_extension(path)
         with self._opened(path) as root:
-            source = Source(open_beneath(root, path, _READ), path)
+            source = Source(open_beneath(root, path, READ_FLAGS), path)
         if if_match not in (ANY_CONTENT, source.facts.sha256):
             source.close()
             raise FileRefusedError(FileError.CONFLICT, f"file {path}")
@@ -412,7 +160,7 @@ class FileStore:
             FileRefusedError: Not there.
         """
         with self._opened(path) as root:
-            handle = open_beneath(root, path or ".", _READ)
+            handle = open_beneath(root, path or ".", READ_FLAGS)
             found = os.fstat(handle)
             if not stat.S_ISDIR(found.st_mode):
                 source = Source(handle, path)
@@ -474,7 +222,7 @@ class FileStore:
         try:
             with self._opened("parts") as root:
                 for folder, name, found in self._walk(root):
-                    ours = name.startswith(".") and name.endswith(_SUFFIXES)
+                    ours = name.startswith(".") and name.endswith(SUFFIXES)
                     if ours and found.st_mtime_ns < before_ns:
                         os.unlink(name, dir_fd=folder)
                         gone += 1

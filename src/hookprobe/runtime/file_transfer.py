@@ -9,6 +9,7 @@ is larger than memory goes by `put` and `get`, which resume where an earlier att
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -42,10 +43,14 @@ from hookprobe.htp.transfer_codec import (
     plain_header,
 )
 from hookprobe.htp.transfer_receiver import Incoming
-from hookprobe.runtime.file_service import ChunkSink, ChunkSource, Conversation
-from hookprobe.runtime.file_store import FileStore, Part, StoreLimits, open_source
+from hookprobe.runtime.file_conversation import ChunkSink, ChunkSource, Conversation
+from hookprobe.runtime.file_parts import Part, open_source
+from hookprobe.runtime.file_store import FileStore, StoreLimits
 
 LISTED_MAX = 100_000
+
+# The source is no more: no later attempt could complete what is here.
+_HOPELESS = (FileError.CONFLICT, FileError.CHANGED, FileError.NOT_FOUND)
 
 Progress = Callable[[int, int], None]
 """Takes the bytes that are there and all bytes."""
@@ -187,14 +192,16 @@ class HTPFileTransfer:
         store = FileStore(local.parent, self._session.peer, StoreLimits(None))
         request = WriteRequest(facts, False, 0o644, ANY_CONTENT, local.name)
         part = await asyncio.to_thread(_open_part, store, request, local, replace)
-        try:
-            await self._fetch(path, Incoming(facts, 0, bytes(part.here)), part, progress)
-        except FileRefusedError as error:
-            _leave(part, error)
-            raise
-        except BaseException:
-            part.suspend()
-            raise
+        with contextlib.ExitStack() as stack:
+            stack.callback(part.suspend)
+            try:
+                await self._fetch(path, Incoming(facts, 0, bytes(part.here)), part, progress)
+            except FileRefusedError as error:
+                if error.reason in _HOPELESS:
+                    stack.pop_all()
+                    part.discard()
+                raise
+            stack.pop_all()
         await asyncio.to_thread(part.finish)
         return facts
 
@@ -294,14 +301,6 @@ class WriteTarget:
 
 def _open_part(store: FileStore, request: WriteRequest, local: Path, replace: bool) -> Part:
     return store.open_part(request, update=replace and local.exists())
-
-
-def _leave(part: Part, error: FileRefusedError) -> None:
-    """Keep a part unless its source is no more: then no attempt could ever complete it."""
-    if error.reason in (FileError.CONFLICT, FileError.CHANGED, FileError.NOT_FOUND):
-        part.discard()
-    else:
-        part.suspend()
 
 
 class _Counted:

@@ -30,7 +30,8 @@ from hookprobe.runtime import file_control, folders, status
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.driver import Driver
 from hookprobe.runtime.egress import EgressRecord
-from hookprobe.runtime.file_service import FileService, Room
+from hookprobe.runtime.file_conversation import Room
+from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.runtime.sqlite_store import SqliteStore
