@@ -80,9 +80,12 @@ def batch_s(backend: str, records: list[Ter]) -> float:
 
 
 def memory_bytes(backend: str) -> float:
-    start = fresh(backend)
+    start, first = fresh(backend), history(1)[0]
+    start.copy().apply(first)
     tracemalloc.start()
-    states = [start.copy() for _ in range(20)]
+    states = [start.copy() for _ in range(4)]
+    for state in states:
+        state.apply(first)  # a copy shares its integers until it evolves
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     return used / len(states)

@@ -6,16 +6,18 @@ expected measurement is not detected.
 
 import os
 import secrets
+import sys
 from pathlib import Path
 
 import click
 
 from hookprobe.cli import trajectory
 from hookprobe.cli.configuration import config_option, form_option
-from hookprobe.cli.output import emit, emit_one, message
+from hookprobe.cli.output import Exit, emit, emit_one, message
 from hookprobe.config.load import Config, load
 from hookprobe.crypto.signing import Ed25519Signer
 from hookprobe.errors import ConfigError
+from hookprobe.identity import fingerprint
 from hookprobe.neuro import baseline as baselines
 from hookprobe.neuro import manifest as manifests
 from hookprobe.neuro import ter
@@ -25,18 +27,23 @@ from hookprobe.neuro.baseline import Baseline
 from hookprobe.neuro.batch import BATCH_MAX_BYTES, decode_batch
 from hookprobe.neuro.effects import AppendRecord
 from hookprobe.neuro.manifest import Manifest
+from hookprobe.neuro.replay import Job
+from hookprobe.neuro.replay import replay as replay_all
 from hookprobe.neuro.snapshot import Snapshot
 from hookprobe.neuro.ter import INTEGRITY_BYTES, TER_BYTES, Ter
-from hookprobe.neuro.verdict import SOFTWARE_ATTESTED
+from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, Verdict
 from hookprobe.runtime import folders
 from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.hardware import collect
 from hookprobe.runtime.keystore import load_secrets, read_file, write_atomically
+from hookprobe.runtime.neuro_check import self_check
 from hookprobe.runtime.neuro_device import DeviceStore, HostCapture, host_capture
 from hookprobe.wire import canonical
 from hookprobe.wire.instant import HOUR, Instant, format_iso, parse_iso
 
 BASELINE_FILE = "neuro.baseline"
 _BASELINE_MAX_BYTES = 1 << 14
+_FINGERPRINT_MAX_BYTES = 1 << 15
 _YEAR_10000 = 253_402_300_800_000_000
 
 backend_option = click.option(
@@ -139,7 +146,7 @@ def replay(path: Path | None, form: str | None, backend: str) -> None:
     state = start.state
     began = Clock()
     start_us = began.now()
-    state.advance(records)
+    replay_all([Job(state, records)])
     emit_one(
         {
             "backend": backend,
@@ -150,6 +157,63 @@ def replay(path: Path | None, form: str | None, backend: str) -> None:
         },
         form,
     )
+
+
+@neuro.command()
+@config_option
+@form_option
+@backend_option
+def check(path: Path | None, form: str | None, backend: str) -> None:
+    """Judge this device's own history as a verifier would; exit 1 unless it is resonant.
+
+    From the snapshot on, against the accepted baseline. A verifier elsewhere judges the same; what
+    neither can see is a root user who feeds the agent golden measurements.
+    """
+    config, _, start, records = _open(path, backend)
+    place = config.file("state.path") / BASELINE_FILE
+    if not place.exists():
+        raise ConfigError(
+            [f"{place}: no baseline yet"], hint="run: hookprobe neuro baseline accept"
+        )
+    data = read_file(place, limit=_BASELINE_MAX_BYTES)
+    golden = baselines.from_json(canonical.decode_object(data))
+    ours = load_secrets(config.file("identity.path"))
+    found = self_check(ours, start, records, (golden, Clock().now()))
+    emit(
+        [
+            {
+                "attestation": SOFTWARE_ATTESTED,
+                "verdict": item.verdict.value,
+                "records": item.next_index,
+                "first_bad": item.first_bad,
+            }
+            for item in found
+        ],
+        form,
+    )
+    if any(item.verdict is not Verdict.RESONANT for item in found):
+        sys.exit(Exit.FAILED)
+
+
+@neuro.command()
+@config_option
+@form_option
+@click.option("--save", type=click.Path(path_type=Path), help="Write the keyed hashes into a file.")
+@click.option("--against", type=click.Path(path_type=Path), help="Compare with such a file.")
+def hardware(path: Path | None, form: str | None, save: Path | None, against: Path | None) -> None:
+    """Show which hardware this host can be known by; identifiers are never shown."""
+    config = load(path, os.environ, {})
+    ours = load_secrets(config.file("identity.path"))
+    seen = fingerprint.take(collect(), ours.tenant)
+    row: dict[str, str | int] = {name: len(values) for name, values in seen.components}
+    row["digest"] = seen.digest().hex()
+    if save is not None:
+        write_atomically(save, seen.encode())
+    if against is not None:
+        enrolled = fingerprint.decode(read_file(against, limit=_FINGERPRINT_MAX_BYTES))
+        row["score_bp"] = fingerprint.score(enrolled, seen)
+        row["match"] = fingerprint.judge(enrolled, seen).value
+    emit_one(row, form)
 
 
 @neuro.command()

@@ -171,3 +171,31 @@ def test_openings_are_forgotten_after_thirty_days(tmp_path: Path) -> None:
     assert kept.find(0, 0) is None
     assert kept.find(0, 1) == kept.find(0, 31) == opening.encode()
     assert kept.find(1, 31) is None
+
+
+def test_a_device_checks_itself_against_its_baseline(tmp_path: Path) -> None:
+    typed("init", "mesh", tmp_path / "m", "--validators", 1, "--edge", "edge-1")
+    config = tmp_path / "m/edge-1/hookprobe.yaml"
+    with pytest.raises(ConfigError, match="no baseline"):
+        typed("neuro", "check", "-c", config)
+    typed("neuro", "baseline", "accept", "-c", config)
+    assert json.loads(typed("neuro", "check", "-c", config)) == []
+    typed("neuro", "capture", "-c", config, "--record")
+    (row,) = json.loads(typed("neuro", "check", "-c", config))
+    assert (row["verdict"], row["records"]) == ("resonant", 1)
+    # The configuration is changed, and the agent says so.
+    config.write_text(config.read_text(encoding="utf-8") + "# more\n", encoding="utf-8")
+    typed("neuro", "capture", "-c", config, "--record")
+    result = CliRunner().invoke(program, ["neuro", "check", "-c", str(config)])
+    assert result.exit_code == 1
+    (row,) = json.loads(result.stdout)
+    assert (row["verdict"], row["first_bad"]) == ("tamper-reported", 1)
+    assert row["attestation"] == "software-attested"
+
+
+def test_hardware_is_compared_without_showing_it(mesh: Path, tmp_path: Path) -> None:
+    config, kept = mesh / "edge-1/hookprobe.yaml", tmp_path / "hardware.json"
+    typed("neuro", "hardware", "-c", config, "--save", kept)
+    found = one("neuro", "hardware", "-c", config, "--against", kept)
+    nothing = not any(found[name] for name in ("serial", "macs", "disks", "machine-id", "model"))
+    assert found["match"] == ("other" if nothing else "same")
