@@ -194,8 +194,10 @@ class HTPFileTransfer:
         part = await asyncio.to_thread(_open_part, store, request, local, replace)
         with contextlib.ExitStack() as stack:
             stack.callback(part.suspend)
+            incoming = Incoming(facts, 0, bytes(part.here))
+            progress(min(incoming.held_chunks << facts.chunk_log2, facts.size), facts.size)
             try:
-                await self._fetch(path, Incoming(facts, 0, bytes(part.here)), part, progress)
+                await self._fetch(path, incoming, part, progress)
             except FileRefusedError as error:
                 if error.reason in _HOPELESS:
                     stack.pop_all()

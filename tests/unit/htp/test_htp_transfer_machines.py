@@ -1,0 +1,317 @@
+"""Sender, receiver and desk: chunks that lie, requests that overreach, transfers that resume."""
+
+import hashlib
+import zlib
+
+import pytest
+
+from hookprobe.errors import LocalError, MalformedError, VerificationError
+from hookprobe.htp import transfer_codec as codec
+from hookprobe.htp.transfer_codec import (
+    ANY_CONTENT,
+    ChunkRange,
+    FileError,
+    FileFacts,
+    FileFlags,
+    FileHeader,
+    FileOperation,
+    PathRequest,
+    ReadRequest,
+    WriteRequest,
+)
+from hookprobe.htp.transfer_receiver import (
+    IDLE_US,
+    TRANSFERS_MAX,
+    Ask,
+    Desk,
+    FinishPart,
+    Incoming,
+    OpenPart,
+    Reply,
+    SuspendPart,
+    Withdraw,
+    WritePart,
+    inflate,
+)
+from hookprobe.htp.transfer_sender import SAMPLES, Outgoing
+from hookprobe.wire.instant import Instant
+
+NOW = Instant(1_000_000)
+CHUNK = 8192
+TEXT = (b"the same line again and again\n" * 2000)[: 5 * CHUNK + 100]
+NOISE = b"".join(hashlib.sha256(bytes((i >> 8, i & 255))).digest() for i in range(2000))
+
+
+def facts_of(data: bytes) -> FileFacts:
+    return FileFacts(len(data), hashlib.sha256(data).digest())
+
+
+def outgoing(data: bytes, *, compressible: bool = True) -> Outgoing:
+    found = Outgoing(facts_of(data), 1, response=False, compressible=compressible)
+    found.begin(Incoming(found.facts, 1).missing())
+    return found
+
+
+def frames(sender: Outgoing, data: bytes) -> list[bytes]:
+    found = []
+    while (index := sender.wanted) is not None:
+        found.append(sender.encode(data[index * CHUNK : (index + 1) * CHUNK]))
+    return found
+
+
+@pytest.mark.parametrize("data", [TEXT, NOISE, b"", b"x"], ids=["text", "noise", "empty", "one"])
+def test_what_is_sent_is_what_arrives(data: bytes) -> None:
+    sender, receiver = outgoing(data), Incoming(facts_of(data), 1)
+    got = bytearray(len(data))
+    for frame in frames(sender, data):
+        write = receiver.receive_chunk(*codec.decode_frame(frame))
+        assert write is not None
+        got[write.offset : write.offset + len(write.data)] = write.data
+    receiver.receive_complete(codec.decode_frame(sender.complete())[1])
+    assert bytes(got) == data
+    assert receiver.whole
+
+
+def test_text_is_compressed_and_noise_is_only_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    real = zlib.compress
+
+    def compress(data: bytes, level: int) -> bytes:
+        tried.append(len(data))
+        return real(data, level)
+
+    monkeypatch.setattr(zlib, "compress", compress)
+    sender = outgoing(TEXT)
+    assert all(
+        codec.decode_frame(frame)[0].flags & FileFlags.COMPRESSED for frame in frames(sender, TEXT)
+    )
+    assert sender.wire_bytes < len(TEXT) // 10
+    tried.clear()
+    sender = outgoing(NOISE)
+    assert not any(
+        codec.decode_frame(frame)[0].flags & FileFlags.COMPRESSED for frame in frames(sender, NOISE)
+    )
+    assert len(tried) == SAMPLES < sender.facts.chunks
+    tried.clear()
+    frames(outgoing(TEXT, compressible=False), TEXT)
+    assert tried == []
+
+
+def test_a_sender_keeps_its_own_rules() -> None:
+    sender = outgoing(TEXT)
+    with pytest.raises(LocalError):
+        sender.complete()
+    with pytest.raises(LocalError):
+        sender.encode(TEXT[:100])
+    with pytest.raises(LocalError):
+        sender.begin((ChunkRange(0, sender.facts.chunks),))
+
+
+BOMB = zlib.compress(bytes(50 << 20), 9)
+GOOD = zlib.compress(bytes(CHUNK), 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        BOMB,
+        GOOD[:-1],
+        GOOD[:-4] + bytes(4),
+        GOOD + b"x",
+        GOOD + GOOD,
+        zlib.compress(bytes(CHUNK - 1)),
+        zlib.compress(bytes(CHUNK + 1)),
+        b"",
+        b"not zlib",
+    ],
+    ids=["bomb", "cut", "adler", "tail", "twice", "short", "long", "nothing", "noise"],
+)
+def test_attack_34_compressed_chunks_that_lie(data: bytes) -> None:
+    assert inflate(GOOD, CHUNK) == bytes(CHUNK)
+    with pytest.raises(MalformedError):
+        inflate(data, CHUNK)
+
+
+def chunk(facts: FileFacts, index: int, flags: int = 0) -> FileHeader:
+    operation = FileOperation.CHUNK
+    return FileHeader(operation, FileFlags(flags), index, 1, facts.chunks, facts.sha256[:4])
+
+
+def test_attack_34_chunks_of_wrong_sizes_places_and_files() -> None:
+    facts = facts_of(TEXT)
+    receiver = Incoming(facts, 1, compressible=False)
+    last = facts.chunks - 1
+    other = facts_of(NOISE)
+    for header, body in (
+        (chunk(facts, 0), bytes(CHUNK - 1)),
+        (chunk(facts, 0), bytes(CHUNK + 1)),
+        (chunk(facts, 0, FileFlags.LAST), bytes(CHUNK)),
+        (chunk(facts, last), bytes(100)),
+        (chunk(facts, last, FileFlags.LAST), bytes(CHUNK)),
+        (chunk(facts, 0)._replace(total_chunks=9), bytes(CHUNK)),
+        (chunk(facts, 0)._replace(file_hash=other.sha256[:4]), bytes(CHUNK)),
+        (chunk(facts, 0, FileFlags.COMPRESSED), GOOD),
+    ):
+        with pytest.raises(MalformedError):
+            receiver.receive_chunk(header, body)
+    assert receiver.held_chunks == 0
+    empty = facts_of(b"")
+    with pytest.raises(MalformedError):
+        Incoming(empty, 1).receive_chunk(chunk(empty, 0, FileFlags.LAST), b"")
+
+
+def test_a_repeated_chunk_is_written_once_and_gaps_are_noticed() -> None:
+    facts = facts_of(TEXT)
+    receiver = Incoming(facts, 1, bytes((0, 7, 0, 0, 1, 0)))
+    assert receiver.missing() == (ChunkRange(0, 0), ChunkRange(2, 3), ChunkRange(5, 5))
+    assert receiver.receive_chunk(chunk(facts, 1), bytes(CHUNK)) is None
+    assert receiver.receive_chunk(chunk(facts, 2), bytes(CHUNK)) == WritePart(
+        1, 2, 2 * CHUNK, bytes(CHUNK)
+    )
+    with pytest.raises(VerificationError, match="missing"):
+        receiver.receive_complete(codec.encode_facts(facts))
+    with pytest.raises(MalformedError):
+        receiver.receive_complete(codec.encode_facts(facts_of(NOISE)))
+
+
+# -- the desk -------------------------------------------------------------------------------------
+
+FACTS = facts_of(TEXT)
+REQUEST = WriteRequest(FACTS, True, 0o644, ANY_CONTENT, "a.txt")
+
+
+def create(file_id: int, *, flags: FileFlags = FileFlags.NOREPLACE) -> bytes:
+    header = codec.plain_header(FileOperation.CREATE, flags, file_id)
+    return codec.encode_frame(header, codec.encode_write(REQUEST, update=False))
+
+
+def ask(file_id: int, path: str = "a.txt") -> bytes:
+    header = codec.plain_header(FileOperation.STAT, FileFlags(0), file_id)
+    return codec.encode_frame(header, codec.encode_path(PathRequest(path)))
+
+
+def errors(effects: list) -> list[FileError]:  # type: ignore[type-arg]
+    found = []
+    for effect in effects:
+        if isinstance(effect, Reply):
+            header, body = codec.decode_frame(effect.data)
+            if header.operation is FileOperation.ERROR:
+                assert header.flags == FileFlags.RESPONSE
+                found.append(codec.decode_error(body))
+    return found
+
+
+def test_a_whole_transfer_over_the_desk() -> None:
+    desk = Desk()
+    assert desk.receive_frame(create(1), NOW) == [OpenPart(1, REQUEST, False)]
+    (reply,) = desk.opened(1, bytes(FACTS.chunks))
+    assert isinstance(reply, Reply)
+    header, body = codec.decode_frame(reply.data)
+    assert header.flags == FileFlags.RESPONSE
+    assert codec.decode_ranges(body, FACTS.chunks) == (ChunkRange(0, FACTS.chunks - 1),)
+    sender = outgoing(TEXT)
+    for frame in frames(sender, TEXT):
+        (effect,) = desk.receive_frame(frame, NOW)
+        assert isinstance(effect, WritePart)
+    assert desk.receive_frame(sender.complete(), NOW) == [FinishPart(1)]
+    (reply,) = desk.finished(1)
+    assert isinstance(reply, Reply)
+    assert codec.decode_frame(reply.data)[0].operation is FileOperation.COMPLETE
+    assert desk.busy == 0
+
+
+def test_no_complete_before_every_chunk_is_here() -> None:
+    desk = Desk()
+    desk.receive_frame(create(1), NOW)
+    desk.opened(1, bytes(FACTS.chunks))
+    header = codec.plain_header(FileOperation.COMPLETE, FileFlags(0), 1)
+    effects = desk.receive_frame(codec.encode_frame(header, codec.encode_facts(FACTS)), NOW)
+    assert effects[0] == SuspendPart(1)
+    assert errors(effects) == [FileError.INCOMPLETE]
+
+
+def test_content_before_the_part_is_open_ends_the_transfer() -> None:
+    desk = Desk()
+    desk.receive_frame(create(1), NOW)
+    effects = desk.receive_frame(frames(outgoing(TEXT), TEXT)[0], NOW)
+    assert errors(effects) == [FileError.MALFORMED]
+    assert desk.opened(1, bytes(FACTS.chunks)) == [SuspendPart(1)]
+
+
+def test_attack_39_the_seventeenth_transfer_is_refused_and_harms_none() -> None:
+    desk = Desk()
+    for file_id in range(TRANSFERS_MAX):
+        assert errors(desk.receive_frame(create(file_id), NOW)) == []
+    effects = desk.receive_frame(create(TRANSFERS_MAX), NOW)
+    assert errors(effects) == [FileError.BUSY]
+    assert len(effects) == 1
+    assert errors(desk.receive_frame(ask(99), NOW)) == [FileError.BUSY]
+    assert desk.busy == TRANSFERS_MAX
+    desk.fail(3, FileError.QUOTA)
+    assert desk.receive_frame(create(TRANSFERS_MAX), NOW) == [
+        OpenPart(TRANSFERS_MAX, REQUEST, False)
+    ]
+
+
+def test_silent_transfers_are_given_up_but_kept() -> None:
+    desk = Desk()
+    desk.receive_frame(create(1), NOW)
+    assert desk.next_timeout() is None
+    desk.opened(1, bytes(FACTS.chunks))
+    assert desk.next_timeout() == NOW + IDLE_US
+    assert desk.handle_timeout(Instant(NOW + IDLE_US - 1)) == []
+    assert desk.handle_timeout(Instant(NOW + IDLE_US)) == [SuspendPart(1)]
+    assert desk.busy == 0
+
+
+def test_the_end_of_a_session_suspends_and_withdraws() -> None:
+    desk = Desk()
+    desk.receive_frame(create(1), NOW)
+    desk.opened(1, bytes(FACTS.chunks))
+    desk.receive_frame(ask(2), NOW)
+    assert desk.end() == [SuspendPart(1), Withdraw(2)]
+    assert desk.busy == 0
+
+
+def test_an_error_of_the_asking_end_stops_its_transfer() -> None:
+    desk = Desk()
+    desk.receive_frame(create(1), NOW)
+    desk.opened(1, bytes(FACTS.chunks))
+    stop = codec.encode_error(1, FileError.CHANGED, FileFlags(0))
+    assert desk.receive_frame(stop, NOW) == [SuspendPart(1)]
+    assert desk.receive_frame(stop, NOW) == []
+
+
+def test_requests_become_questions_for_the_host() -> None:
+    desk = Desk()
+    question = ReadRequest("a.txt", 0, 100, ANY_CONTENT)
+    header = codec.plain_header(FileOperation.READ, FileFlags(0), 5)
+    frame = codec.encode_frame(header, codec.encode_read(question))
+    assert desk.receive_frame(frame, NOW) == [Ask(5, FileOperation.READ, question)]
+    assert desk.awaits(5)
+    desk.settle(5)
+    assert not desk.awaits(5)
+
+
+@pytest.mark.parametrize(
+    ("frame", "wanted"),
+    [
+        (ask(1, "../x.txt"), FileError.FORBIDDEN),
+        (create(1, flags=FileFlags(0)), FileError.MALFORMED),
+        (create(1, flags=FileFlags.NOREPLACE | FileFlags.RESPONSE), FileError.MALFORMED),
+        (create(1)[:-1], FileError.MALFORMED),
+        (create(1) + b"x", FileError.MALFORMED),
+    ],
+    ids=["path", "replacing create", "answer", "cut", "longer"],
+)
+def test_broken_requests_are_told_so(frame: bytes, wanted: FileError) -> None:
+    desk = Desk()
+    assert errors(desk.receive_frame(frame, NOW)) == [wanted]
+    assert desk.busy == 0
+
+
+def test_bytes_that_name_no_transfer_get_no_answer() -> None:
+    desk = Desk()
+    for frame in (b"", b"\x30", bytes(16), b"\xff" * 40):
+        assert desk.receive_frame(frame, NOW) == []
+    assert desk.receive_frame(frames(outgoing(TEXT), TEXT)[0], NOW) == []
