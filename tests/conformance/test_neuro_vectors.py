@@ -123,8 +123,9 @@ def test_state_after_a_thousand_records(backend: str) -> None:
     check_many(replayed(backend, 1000))
 
 
-def test_state_after_a_hundred_thousand_records_and_a_wrap() -> None:
-    state = replayed("numba", 100_000)
+@pytest.mark.parametrize("backend", ["numba", pytest.param("numpy", marks=pytest.mark.slow)])
+def test_state_after_a_hundred_thousand_records_and_a_wrap(backend: str) -> None:
+    state = replayed(backend, 100_000)
     assert state.previous is not None
     assert state.previous.sequence == 99_999 - 65_536
     check_many(state)

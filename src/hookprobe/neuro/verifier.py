@@ -122,14 +122,15 @@ class Verifier:
         session = self._session(node)
         return [self._answer(session, session.standing.verdict, b"")]
 
-    def receive_batch(self, data: bytes, now: Instant) -> list[Effect]:
-        """Judge a batch."""
+    def receive_batch(self, sender: NodeId, data: bytes, now: Instant) -> list[Effect]:
+        """Judge a batch that came in over an authenticated session with `sender`."""
         try:
             batch = decode_batch(data)
         except RemoteError as error:
             return [BatchRefused(f"{Verdict.REJECT_FORM.value}: {error.message}")]
         node = self._names.get(batch.head.device)
-        if node is None:
+        if node is None or node != sender:
+            # A batch of somebody else is not replayed at that device's cost.
             return [BatchRefused(Verdict.REJECT_DEVICE.value)]
         session = self._session(node)
         try:
@@ -155,7 +156,7 @@ class Verifier:
             return Verdict.FORK
         if head.first_index != standing.state.count:
             return _contradiction(standing, batch) or Verdict.REJECT_SEQ
-        if not session.nonce or head.nonce != session.nonce:
+        if head.nonce != session.nonce:
             return Verdict.REJECT_NONCE
         return check_records(batch.records, head.first_index, standing.state.previous, now)
 

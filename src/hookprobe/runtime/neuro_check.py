@@ -53,7 +53,7 @@ def self_check(
             case SendAnswer(answer=answer):
                 waiting.extend(device.receive_answer(answer))
             case SendBatch(batch=batch):
-                waiting.extend(verifier.receive_batch(batch.encode(), now))
+                waiting.extend(verifier.receive_batch(ours.node, batch.encode(), now))
             case _:
                 pass
     return found

@@ -142,9 +142,8 @@ class TerLog:
             raise LocalError(f"TER log: {RECORDS_MAX} records are kept already")
         try:
             with self._path.open("r+b") as file:
-                # What a failed write left behind must not stay in front of this entry.
+                # A write that failed may have left a part of this entry; it is written over.
                 file.seek(_HEADER_BYTES + (index - self._first) * _ENTRY_BYTES)
-                file.truncate()
                 file.write(_entry(index, record.encode()))
                 file.flush()
                 os.fdatasync(file.fileno())

@@ -130,7 +130,7 @@ class Desk:
         self.verifier.resume(held, START)
 
     def receive(self, batch: TerBatch, now: Instant) -> Verdict:
-        effects = self.run(self.verifier.receive_batch(batch.encode(), now))
+        effects = self.run(self.verifier.receive_batch(NODE, batch.encode(), now))
         return verdict_of(effects)
 
 
@@ -222,7 +222,7 @@ def deliver(box: Box, at: Desk, now: Instant) -> list[Verdict]:
     verdicts = []
     while box.sent:
         batch = box.sent.pop(0)
-        for effect in at.run(at.verifier.receive_batch(batch.encode(), now)):
+        for effect in at.run(at.verifier.receive_batch(NODE, batch.encode(), now)):
             if isinstance(effect, Appraised):
                 verdicts.append(effect.verdict)
             elif isinstance(effect, SendAnswer):

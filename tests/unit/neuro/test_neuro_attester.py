@@ -172,7 +172,7 @@ def test_a_lost_answer_is_made_good_by_the_next_greeting() -> None:
     box, at = Box(), desk()
     greet(box, at)
     box.tick(0)
-    at.run(at.verifier.receive_batch(box.sent.pop().encode(), minute(0)))  # answer lost
+    at.run(at.verifier.receive_batch(NODE, box.sent.pop().encode(), minute(0)))  # answer lost
     box.tick(1)
     assert box.sent == []
     greet(box, at)
@@ -217,7 +217,10 @@ def test_a_restored_backup_that_goes_on_is_a_fork() -> None:
     deliver(box, at, minute(0))
     backup.tick(0, label=b"other sensors")
     backup.run(backup.attester.receive_answer(Answer(None, 0, 0, b"n" * 16)))
-    assert verdict_of(at.verifier.receive_batch(backup.sent[0].encode(), minute(0))) is Verdict.FORK
+    assert (
+        verdict_of(at.verifier.receive_batch(NODE, backup.sent[0].encode(), minute(0)))
+        is Verdict.FORK
+    )
 
 
 def test_a_new_epoch_starts_from_record_zero_on_both_sides() -> None:
@@ -333,7 +336,7 @@ def test_a_verifier_that_crashes_between_effects_goes_on(crash_after: int) -> No
     deliver(box, at, minute(0))
     box.tick(1, measured=EVIL)
     with pytest.raises(CrashError):
-        at.run(at.verifier.receive_batch(box.sent.pop().encode(), minute(1)), crash_after)
+        at.run(at.verifier.receive_batch(NODE, box.sent.pop().encode(), minute(1)), crash_after)
     at.restart()
     taken = at.verifier.standing(NODE).state.count
     assert taken == (1 if crash_after == 0 else 2)

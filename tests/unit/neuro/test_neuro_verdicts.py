@@ -10,6 +10,7 @@ from tests.unit.neuro.neuro_mesh import (
     GOLDEN,
     NEWER,
     NODE,
+    START,
     VERIFIER,
     batch_of,
     desk,
@@ -24,7 +25,7 @@ from hookprobe.crypto.domains import Domain
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
 from hookprobe.errors import LimitExceededError, VerificationError
 from hookprobe.neuro import manifest as manifests
-from hookprobe.neuro.appraisal import AHEAD_MAX_US
+from hookprobe.neuro.appraisal import AHEAD_MAX_US, appraise
 from hookprobe.neuro.baseline import PENDING_MAX, Baseline
 from hookprobe.neuro.batch import TerBatch, decode_batch, short_name
 from hookprobe.neuro.effects import (
@@ -38,6 +39,7 @@ from hookprobe.neuro.manifest import Manifest
 from hookprobe.neuro.posf import Context, sign
 from hookprobe.neuro.ter import Ter, following
 from hookprobe.neuro.verdict import Verdict
+from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import HOUR, Instant
 
 NOW = minute(20)
@@ -105,6 +107,32 @@ def test_an_approved_update_is_resonant_and_rebases_once() -> None:
     assert at.receive(batch_of(records, 5, at.nonce), NOW) is Verdict.TAMPER_REPORTED
 
 
+def test_an_update_is_for_what_it_replaces_only() -> None:
+    at = desk()
+    at.run(at.verifier.announce([NODE], update(replaces=EVIL)))
+    records = history(4, {3: NEWER})
+    assert at.receive(batch_of(records, 0, at.nonce), NOW) is Verdict.TAMPER_REPORTED
+    expired, moved = (
+        Baseline(GOLDEN)
+        .announce(update(replaces=EVIL))
+        .meet(following(None, entropy(0), GOLDEN, Instant(minute(2) + HOUR)))
+    )
+    assert (expired.golden, moved) == (GOLDEN, False)
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"),
+    [({}, Verdict.RESONANT), ({1: EVIL}, Verdict.TAMPER_REPORTED)],
+)
+def test_an_appraisal_alone_says_the_same(measured: dict[int, bytes], verdict: Verdict) -> None:
+    state = fresh()
+    found = appraise(state, Baseline(GOLDEN), batch_of(history(3, measured), 0, b"n" * 16))
+    assert (found.verdict, found.first_bad) == (verdict, min(measured, default=None))
+    assert state.count == 0
+    assert found.state is not None
+    assert found.state.count == 3
+
+
 def test_an_update_before_its_time_is_tampering() -> None:
     at = desk()
     at.run(at.verifier.announce([NODE], update()))
@@ -166,7 +194,7 @@ def test_an_edit_without_the_key_is_refused_and_costs_the_device_nothing() -> No
     data = bytearray(batch_of(records, 0, at.nonce).encode())
     data[70] ^= 1
     before = at.verifier.standing(NODE)
-    (effect,) = at.run(at.verifier.receive_batch(bytes(data), NOW))
+    (effect,) = at.run(at.verifier.receive_batch(NODE, bytes(data), NOW))
     assert isinstance(effect, BatchRefused)
     assert "reject-signature" in effect.reason
     assert at.verifier.standing(NODE) == before
@@ -269,22 +297,32 @@ def test_another_key_is_refused() -> None:
     at = desk()
     batch = batch_of(history(2), 0, at.nonce)
     forged = dataclasses.replace(batch, signature=Ed25519Signer(b"\x44" * 32).sign(b"x"))
-    assert [type(e) for e in at.verifier.receive_batch(forged.encode(), NOW)] == [BatchRefused]
+    assert [type(e) for e in at.verifier.receive_batch(NODE, forged.encode(), NOW)] == [
+        BatchRefused
+    ]
 
 
 def test_a_device_nobody_enrolled_is_refused() -> None:
     at = desk()
     batch = batch_of(history(2), 0, at.nonce)
     other = dataclasses.replace(batch, head=dataclasses.replace(batch.head, device=b"x" * 16))
-    (effect,) = at.verifier.receive_batch(other.encode(), NOW)
+    (effect,) = at.verifier.receive_batch(NODE, other.encode(), NOW)
     assert effect == BatchRefused("reject-device")
+
+
+def test_a_batch_in_somebody_elses_session_is_refused() -> None:
+    at = desk()
+    data = batch_of(history(2), 0, at.nonce).encode()
+    effects = at.verifier.receive_batch(NodeId("edge-2"), data, NOW)
+    assert effects == [BatchRefused("reject-device")]
+    assert at.verifier.standing(NODE).trust.at == START
 
 
 def test_bytes_that_are_no_batch_are_refused() -> None:
     at = desk()
     whole = batch_of(history(2), 0, at.nonce).encode()
     for data in (b"", whole[:-1], whole + b"\0", b"HPNX" + whole[4:], whole[:65] + b"\xff\xff"):
-        (effect,) = at.verifier.receive_batch(data, NOW)
+        (effect,) = at.verifier.receive_batch(NODE, data, NOW)
         assert isinstance(effect, BatchRefused)
         assert effect.reason.startswith("reject-form")
 
