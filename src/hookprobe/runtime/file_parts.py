@@ -27,7 +27,8 @@ from hookprobe.runtime.file_paths import open_beneath, rename_noreplace
 
 JOURNAL_EVERY_CHUNKS = 512
 _READ_BYTES = 1 << 20
-SUFFIXES = (".part", ".journal")
+JOURNAL = ".journal"
+SUFFIXES = (".part", JOURNAL)
 READ_FLAGS = (
     os.O_RDONLY | os.O_NONBLOCK
 )  # a FIFO in the folder must not make us wait for its writer
@@ -147,7 +148,7 @@ class Part:
         self._folder = folder
         self._request = request
         self._name = request.path.rpartition("/")[2]
-        self._part, self._journal = f".{key}.part", f".{key}.journal"
+        self._part, self._journal = f".{key}.part", f".{key}{JOURNAL}"
         self._unjournalled = 0
         self.replacing: bytes | None = None
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -25,7 +25,15 @@ from hookprobe.htp.transfer_codec import (
     PathRequest,
     WriteRequest,
 )
-from hookprobe.runtime.file_parts import READ_FLAGS, SUFFIXES, Part, Source, hash_at, refusing
+from hookprobe.runtime.file_parts import (
+    JOURNAL,
+    READ_FLAGS,
+    SUFFIXES,
+    Part,
+    Source,
+    hash_at,
+    refusing,
+)
 from hookprobe.runtime.file_paths import open_beneath, open_folder, open_root
 
 _KEY_DIGITS = 32
@@ -91,7 +99,7 @@ class FileStore:
                 if not update and _exists(folder, name):
                     raise FileRefusedError(FileError.EXISTS, f"file {request.path}")
                 key = self._key(request)
-                self._check_room(root, folder, key, request.facts.size)
+                self._check_room(root, key, request.facts.size)
                 part = Part(self.lock, folder, request, key)
                 stack.pop_all()  # the folder is the part's from here on
             part.replacing = replacing
@@ -120,16 +128,15 @@ class FileStore:
         joined = "\n".join(str(part) for part in said)
         return hashlib.sha256(joined.encode()).hexdigest()[:_KEY_DIGITS]
 
-    def _check_room(self, root: int, folder: int, key: str, size: int) -> None:
+    def _check_room(self, root: int, key: str, size: int) -> None:
         if self._limits.quota_bytes is None:
             return
         used = count = 0
-        for _, _, found in self._walk(root):
-            used += found.st_size
-            count += 1
-        with contextlib.suppress(FileNotFoundError):
-            # The room of the attempt that is taken up is ours already.
-            used -= os.stat(f".{key}.part", dir_fd=folder, follow_symlinks=False).st_size
+        for _, name, found in self._walk(root):
+            # The room of an attempt that is taken up is the transfer's already.
+            if not name.startswith(f".{key}."):
+                used += found.st_size
+                count += not name.endswith(JOURNAL)
         if used + size > self._limits.quota_bytes or count >= self._limits.files_max:
             raise FileRefusedError(FileError.QUOTA, "file: no more room for this peer")
 
