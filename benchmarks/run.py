@@ -18,6 +18,12 @@ GOALS = {
     "bundle verification / one BLS verification": ("≥", 0.75),
     "edge process memory": ("≤", 60.0),
     "EVE lines parsed": ("≥", 50_000.0),
+    "NEURO step, pure": ("≤", 8.0),
+    "NEURO step, numpy": ("≤", 250.0),
+    "NEURO step, numba": ("≤", 40.0),
+    "NEURO batch": ("≥", 25_000.0),
+    "NEURO replay of 1,000, numba": ("≤", 50.0),
+    "NEURO replay of 1,000, numpy": ("≤", 300.0),
 }
 HEAD = """# Benchmarks
 
