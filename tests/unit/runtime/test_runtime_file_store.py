@@ -100,9 +100,6 @@ def test_lists_page_by_cursor_and_hide_what_is_ours(tmp_path: Path) -> None:
     first = store.list(ListRequest("", "", 3))
     assert [entry.name for entry in first.entries] == ["0.txt", "1.txt", "2.txt"]
     assert first.more
-        ["0.txt", "1.txt", "2.txt"],
-        True,
-    )
     rest = store.list(ListRequest("", "2.txt", 3))
     assert ([entry.name for entry in rest.entries], rest.more) == (["3.txt", "4.txt"], False)
 
@@ -132,7 +129,7 @@ def test_attack_33_nothing_outside_is_opened(
         "inward/plain.txt",
         "in/../../outside/secret.txt",
     ):
-        with pytest.raises(OSError, match="ink|director") as caught:
+        with pytest.raises(OSError, match=r"link|director") as caught:
             os.close(opening(folder, path, os.O_RDONLY))
         assert caught.value.errno in (errno.EXDEV, errno.ELOOP, errno.ENOTDIR), path
     os.close(folder)
