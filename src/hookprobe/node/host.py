@@ -28,11 +28,15 @@ class Node(Protocol):
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         """Take one datagram from the network."""
 
-    def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
-        """Send a message of the host's file transfers; `SendRefused` if there is no room."""
-
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is wanted; None for never."""
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
         """Do what has become due."""
+
+
+class FileNode(Node, Protocol):
+    """A node whose host also carries files."""
+
+    def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
+        """Send a message of the host's file transfers; `SendRefused` if there is no room."""

@@ -97,8 +97,7 @@ async def serve(listener: socket.socket, service: FileService) -> None:
                 raise UnavailableError("the node is busy with other requests")
             await _handle(reader, writer, service)
         except HookProbeError as error:
-            said = {"error": error.code, "message": error.message, "hint": error.hint}
-            _write(writer, said)
+            _write(writer, {"error": error.code, "message": error.message, "hint": error.hint})
         finally:
             open_now -= 1
             with contextlib.suppress(ConnectionError):

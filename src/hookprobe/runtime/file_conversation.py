@@ -172,13 +172,12 @@ class Conversation:
         self._next_id = 0
         self._queue = _Queue()
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._pumping = self._spawn(self._pump())
+        self._pumping = asyncio.get_running_loop().create_task(self._pump())
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
-        return task
 
     # -- our requests ---------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from hookprobe.htp.effects import Address, RefusedReason, SendRefused
 from hookprobe.identity.directory import parse_address
 from hookprobe.node.build import Documents, Parts, Settings, build_edge, build_validator
 from hookprobe.node.edge import EdgeNode
-from hookprobe.node.host import Effect, Node
+from hookprobe.node.host import Effect, FileNode, Node
 from hookprobe.node.observations import Observation
 from hookprobe.node.sensors import Place
 from hookprobe.runtime import file_control, folders, status
@@ -172,7 +172,7 @@ def _build(
     settings: Settings,
     parts: Parts,
     sensors: Mapping[str, Sensor],
-) -> Node:
+) -> FileNode:
     if role == "edge":
         return build_edge(documents, settings, parts, sensors)
     return build_validator(documents, settings, parts)
@@ -190,7 +190,7 @@ def _file_settings(config: Config) -> tuple[Path | None, StoreLimits]:
 class _FileCarrier:
     """Carries messages of the file service; `execute` is the driver's, which comes later."""
 
-    def __init__(self, node: Node, clock: Clock) -> None:
+    def __init__(self, node: FileNode, clock: Clock) -> None:
         self._node = node
         self._clock = clock
         self.execute: Callable[[Sequence[Effect]], None] = lambda _: None

@@ -1,6 +1,7 @@
 """Sender, receiver and desk: chunks that lie, requests that overreach, transfers that resume."""
 
 import hashlib
+import tracemalloc
 import zlib
 
 import pytest
@@ -130,6 +131,15 @@ def test_attack_34_compressed_chunks_that_lie(data: bytes) -> None:
     assert inflate(GOOD, CHUNK) == bytes(CHUNK)
     with pytest.raises(MalformedError):
         inflate(data, CHUNK)
+
+
+def test_attack_34_a_bomb_is_never_held() -> None:
+    tracemalloc.start()
+    with pytest.raises(MalformedError):
+        inflate(BOMB, CHUNK)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def chunk(facts: FileFacts, index: int, flags: int = 0) -> FileHeader:

@@ -362,6 +362,17 @@ def test_attack_38_a_journal_that_lies_costs_the_transfer_and_nothing_else(tmp_p
     part.discard()
 
 
+def test_attack_38_the_journal_of_a_part_that_is_gone_claims_nothing(tmp_path: Path) -> None:
+    part = store_at(tmp_path).open_part(request(NEW), update=False)
+    fill(part, NEW)
+    part.suspend()
+    next(tmp_path.glob(".*.part")).unlink()
+    store_at(tmp_path).open_part(request(NEW), update=False).close()  # killed before any chunk
+    part = store_at(tmp_path).open_part(request(NEW), update=False)
+    assert bytes(part.here) == bytes(4)
+    part.discard()
+
+
 def test_the_same_transfer_twice_at_once_is_refused(tmp_path: Path) -> None:
     part = store_at(tmp_path).open_part(request(NEW), update=False)
     refused(FileError.BUSY, lambda: store_at(tmp_path).open_part(request(NEW), update=False))
