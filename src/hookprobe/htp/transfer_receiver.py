@@ -24,6 +24,7 @@ from hookprobe.htp.transfer_codec import (
     FileFlags,
     FileHeader,
     FileOperation,
+    FileRefusedError,
     ListRequest,
     PathRequest,
     ReadRequest,
@@ -376,6 +377,8 @@ def _waits(job: _Job) -> bool:
 def error_of(error: RemoteError) -> FileError:
     """Return the code that tells a peer of an error."""
     match error:
+        case FileRefusedError():
+            return error.reason
         case UnauthorizedError():
             return FileError.FORBIDDEN
         case LimitExceededError():

@@ -279,8 +279,8 @@ class Conversation:
         try:
             store = self._served()
             part = await asyncio.to_thread(store.open_part, effect.request, update=effect.update)
-        except FileRefusedError as error:
-            self._execute(self._desk.fail(effect.file_id, error.reason))
+        except RemoteError as error:
+            self._execute(self._desk.fail(effect.file_id, error_of(error)))
             return
         self._parts[effect.file_id] = part
         self._execute(self._desk.opened(effect.file_id, bytes(part.here)))
@@ -288,8 +288,8 @@ class Conversation:
     async def _finish(self, file_id: int, part: Part) -> None:
         try:
             await asyncio.to_thread(part.finish)
-        except FileRefusedError as error:
-            self._execute(self._desk.fail(file_id, error.reason))
+        except RemoteError as error:
+            self._execute(self._desk.fail(file_id, error_of(error)))
         else:
             self._execute(self._desk.finished(file_id))
 
@@ -300,8 +300,6 @@ class Conversation:
                 await self._begin_read(store, ask.file_id, question)
                 return
             body = await asyncio.to_thread(_look_up, store, ask.operation, question)
-        except FileRefusedError as error:
-            self._execute(self._desk.fail(ask.file_id, error.reason))
         except RemoteError as error:
             self._execute(self._desk.fail(ask.file_id, error_of(error)))
         else:

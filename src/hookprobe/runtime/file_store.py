@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hookprobe.errors import HostError
+from hookprobe.errors import HostError, UnauthorizedError
 from hookprobe.htp.transfer_codec import (
     ANY_CONTENT,
     Entry,
@@ -24,6 +24,7 @@ from hookprobe.htp.transfer_codec import (
     ListRequest,
     PathRequest,
     WriteRequest,
+    check_path,
 )
 from hookprobe.runtime.file_parts import (
     JOURNAL,
@@ -188,7 +189,7 @@ class FileStore:
             folder = open_folder(root, request.path)
             try:
                 for name in _names(folder):
-                    if name <= request.cursor or name.startswith("."):
+                    if name <= request.cursor or not _can_be_named(name):
                         continue
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
                     if stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode):
@@ -236,6 +237,15 @@ class FileStore:
         except FileRefusedError as error:
             raise HostError(f"{self._root}: {error.message}") from error
         return gone
+
+
+def _can_be_named(name: str) -> bool:
+    """Whether a peer could ask for this name; somebody else may have put others here."""
+    try:
+        check_path(name)
+    except UnauthorizedError:
+        return False
+    return True
 
 
 def _names(folder: int) -> list[str]:

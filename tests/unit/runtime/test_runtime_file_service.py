@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -294,6 +295,18 @@ def test_attack_40_concurrent_updates_with_one_if_match(tmp_path: Path) -> None:
         assert isinstance(lost[0], FileRefusedError)
         assert lost[0].reason is FileError.CONFLICT
         assert (wire.root / "a.bin").read_bytes() in (DATA, DATA[::-1])
+
+    play(tmp_path, story)
+
+
+def test_a_file_too_large_for_us_is_refused_and_not_hung_upon(tmp_path: Path) -> None:
+    async def story(wire: Wire) -> None:
+        ft = wire.transfer()
+        await ft.create("a.bin", b"x")
+        os.truncate(wire.root / "a.bin", (1 << 30) + 1)
+        await refused(FileError.TOO_LARGE, ft.update("a.bin", b"y"))
+        await refused(FileError.TOO_LARGE, ft.stat("a.bin"))
+        assert [entry.size for entry in await ft.list("/")] == [(1 << 30) + 1]
 
     play(tmp_path, story)
 

@@ -95,6 +95,8 @@ def test_lists_page_by_cursor_and_hide_what_is_ours(tmp_path: Path) -> None:
     for i in range(5):
         put(store, b"x", f"{i}.txt")
     (tmp_path / ".secret").write_bytes(b"")
+    (tmp_path / "back\\slash.txt").write_bytes(b"")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/not-utf8-\xff.txt")).write_bytes(b"")
     (tmp_path / "link.txt").symlink_to("0.txt")
     os.mkfifo(tmp_path / "pipe.txt")
     first = store.list(ListRequest("", "", 3))
