@@ -11,6 +11,7 @@ incarnations per node.
 
 from dataclasses import dataclass, field
 from enum import Enum, unique
+from typing import NamedTuple
 
 from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.config import LedgerConfig
@@ -46,8 +47,7 @@ class Status(Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Insertion:
+class Insertion(NamedTuple):
     """The result of offering one block.
 
     Args:
@@ -268,7 +268,8 @@ class LaneBook:
         lane.known[signed.id] = (signed, enrolment)
         if extends:
             lane.main.append(signed)
-            return Insertion(Status.ACCEPTED, (signed, *self._drain(lane)))
+            drained = self._drain(lane) if lane.waiting else ()
+            return Insertion(Status.ACCEPTED, (signed, *drained))
         return self._branch(lane, signed, enrolment)
 
     def _drain(self, lane: Lane) -> list[SignedBlock]:

@@ -38,30 +38,31 @@ def encode(value: Json) -> bytes:
         MalformedError: A float, an integer of 2^53 or more, a non-ASCII key, a lone surrogate,
             another type, or more than `DEPTH_MAX` levels.
     """
-    _check(value, DEPTH_MAX)
+    _check(value, DEPTH_MAX, ascii_keys=False)
     try:
         return _ENCODER.encode(value)
     except UnicodeEncodeError as error:
         raise MalformedError("canonical JSON: text holds a lone surrogate") from error
 
 
-def _check(value: object, depth: int) -> None:
+def _check(value: object, depth: int, *, ascii_keys: bool) -> None:
     # Scalars are checked in the loops over their container: one call a container, not a value.
     kind = type(value)
     if kind is dict:
         assert isinstance(value, dict)
-        for key in value:
-            if type(key) is not str or not key.isascii():
-                raise MalformedError("canonical JSON: object key is not ASCII text")
-        _check_items(value.values(), depth)
+        if not ascii_keys:
+            for key in value:
+                if type(key) is not str or not key.isascii():
+                    raise MalformedError("canonical JSON: object key is not ASCII text")
+        _check_items(value.values(), depth, ascii_keys=ascii_keys)
     elif kind is list:
         assert isinstance(value, list)
-        _check_items(value, depth)
+        _check_items(value, depth, ascii_keys=ascii_keys)
     else:
-        _check_items((value,), depth + 1)
+        _check_items((value,), depth + 1, ascii_keys=ascii_keys)
 
 
-def _check_items(items: Iterable[object], depth: int) -> None:
+def _check_items(items: Iterable[object], depth: int, *, ascii_keys: bool) -> None:
     if depth == 0:
         raise LimitExceededError(f"canonical JSON: deeper than {DEPTH_MAX} levels")
     for item in items:
@@ -72,7 +73,7 @@ def _check_items(items: Iterable[object], depth: int) -> None:
             if not -INTEGER_MAX <= item <= INTEGER_MAX:  # type: ignore[operator]
                 raise MalformedError("canonical JSON: integer of 2^53 or more")
         elif kind is dict or kind is list:
-            _check(item, depth - 1)
+            _check(item, depth - 1, ascii_keys=ascii_keys)
         elif kind is float:
             raise MalformedError("canonical JSON: floats are not part of the profile")
         else:
@@ -102,7 +103,9 @@ def decode(data: bytes, *, limit: int = SIZE_MAX_BYTES) -> Json:
         raise MalformedError(f"canonical JSON: not UTF-8 at byte {error.start}") from error
     except msgspec.DecodeError as error:
         raise MalformedError(f"canonical JSON: {error}") from error
-    if encode(value) != data:
+    # Parsed from ASCII, every key is ASCII; parsed at all, no text holds a lone surrogate.
+    _check(value, DEPTH_MAX, ascii_keys=data.isascii())
+    if _ENCODER.encode(value) != data:
         raise MalformedError("canonical JSON: readable, but not in canonical form")
     return value
 
