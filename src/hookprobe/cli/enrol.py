@@ -16,7 +16,7 @@ from hookprobe.node.provision import Enrolled, NodePlan
 from hookprobe.runtime import folders
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.keystore import read_file, write_atomically
-from hookprobe.wire.identifiers import parse_node_id, parse_tenant_id
+from hookprobe.wire.identifiers import NodeId, parse_node_id, parse_tenant_id
 from hookprobe.wire.instant import MILLISECOND
 
 PORT = 4719
@@ -32,6 +32,8 @@ def init() -> None:
 @click.option("--name", default="mesh", show_default=True, help="The mesh's name.")
 @click.option("--validators", default=4, show_default=True, type=click.IntRange(1, 100))
 @click.option("--at", "places", multiple=True, help="HOST:PORT of a validator; once for each.")
+@click.option("--verifier-at", help="HOST:PORT of the verifier; on 127.0.0.1 if not given.")
+@click.option("--no-verifier", is_flag=True, help="No NEURO: nobody judges devices' histories.")
 @click.option("--edge", "edges", multiple=True, help="NAME or NAME@TENANT; may be repeated.")
 @click.option("--port", default=PORT, show_default=True, help="First port, all on 127.0.0.1.")
 @click.option("--epoch-ms", default=300_000, show_default=True, help="Length of an epoch.")
@@ -40,6 +42,8 @@ def mesh(
     name: str,
     validators: int,
     places: tuple[str, ...],
+    verifier_at: str | None,
+    no_verifier: bool,
     edges: tuple[str, ...],
     port: int,
     epoch_ms: int,
@@ -47,18 +51,22 @@ def mesh(
     """Found a mesh in FOLDER: its authority and one folder for every node.
 
     Without --at all validators answer on 127.0.0.1: a mesh to try things with. Carry each node's
-    folder to its machine; keep authority.key away from all of them.
+    folder to its machine; keep authority.key and grants.json away from all others. The verifier
+    replays the edges' histories and tells validators whose reports count.
     """
     epoch_us = epoch_ms * MILLISECOND
     if not EPOCH_DURATION_MIN_US <= epoch_us <= EPOCH_DURATION_MAX_US:
         raise ConfigError([f"--epoch-ms: {epoch_ms} is not between 100 and 86400000"])
     addresses = places or tuple(f"127.0.0.1:{port + i}" for i in range(validators))
-    for address in addresses:
+    verifier_place = verifier_at or f"127.0.0.1:{port + len(addresses)}"
+    for address in (*addresses, verifier_place):
         parse_address(address)
     plans = [
         NodePlan(parse_node_id(f"validator-{i + 1}"), "validator", "operator", address)
         for i, address in enumerate(addresses)
     ]
+    if not no_verifier:
+        plans.append(NodePlan(NodeId("verifier-1"), "verifier", "operator", verifier_place))
     plans += [_edge_plan(text) for text in edges]
     folders.make_folder(folder)
     made = provision.found(parse_node_id(name), plans, epoch_us, Clock().now(), secrets.token_bytes)
@@ -66,7 +74,11 @@ def mesh(
     documents = (made.genesis.encode(), made.directory)
     for plan, enrolled in zip(plans, made.nodes, strict=True):
         folders.write_node(folder / plan.node, enrolled, documents, _settings(plan))
+        if plan.role == "verifier":
+            folders.write_grants(folder / plan.node, made.grants())
     message(f"mesh {name}: {len(addresses)} validators, {len(edges)} edges in {folder}")
+    if no_verifier:
+        message("warning: without a verifier no device has to prove its history")
     if len(addresses) < 4:
         message("warning: fewer than 4 validators tolerate no fault")
     message(f"chain {made.genesis.chain_id().hex()}")
@@ -81,7 +93,7 @@ def mesh(
 def edge(folder: Path, home: Path, name: str, tenant: str) -> None:
     """Enrol an edge in FOLDER; publishes a new directory in the mesh's folder.
 
-    Validators take the new directory when they start; copy it to them.
+    Validators and the verifier take the new directory when they start; copy it to them.
     """
     authority = folders.read_authority(home)
     genesis_data = read_file(home / folders.GENESIS_FILE, limit=1 << 20)
@@ -102,6 +114,9 @@ def edge(folder: Path, home: Path, name: str, tenant: str) -> None:
     signed = provision.publish(authority, chain, devices, version=current.version + 1, now=now)
     _write_edge(folder, home, enrolled, (genesis_data, signed), plan)
     message(f"edge {name} enrolled; directory version {current.version + 1} in {home}")
+    if (home / folders.GRANTS_FILE).exists():
+        folders.write_grants(home, [*folders.read_grants(home), enrolled.grant()])
+        message(f"next: copy {home}/grants.json and directory.json to the verifier")
     message(f"next: copy {home}/directory.json to the validators, then")
     message(f"      hookprobe edge run -c {folder}/hookprobe.yaml")
 

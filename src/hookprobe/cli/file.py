@@ -4,25 +4,19 @@ The running node does the work; a transfer that is interrupted is resumed by the
 Remote files are written PEER:PATH.
 """
 
-import json
-import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
+from hookprobe.cli.asking import ask
 from hookprobe.cli.configuration import config_option, form_option
-from hookprobe.cli.output import Exit, Row, emit, emit_one, message
-from hookprobe.config.load import load
-from hookprobe.errors import UnavailableError
+from hookprobe.cli.output import Row, emit, emit_one, message
 from hookprobe.runtime import file_control
-from hookprobe.wire import canonical
 from hookprobe.wire.canonical import JsonObject
 
-_EXITS = {"E-UNAUTHORIZED": Exit.DENIED, "E-UNAVAILABLE": Exit.UNREACHABLE}
-_NOT_FOUND = "not found"
 _MIB = 1 << 20
 
 
@@ -130,31 +124,11 @@ def _request(operation: str, remote: tuple[str, str], if_match: str | None) -> J
 
 def _ask(path: Path | None, request: JsonObject) -> list[Row]:
     """Ask the running node and show how far it is."""
-    settings = load(path, os.environ, {})
     meter = _Meter()
-    with file_control.connect(settings.file("state.path")) as connection:
-        connection.sendall(canonical.encode(request) + b"\n")
-        with connection.makefile("rb") as lines:
-            for line in lines:
-                said = json.loads(line)
-                if "done" in said:
-                    meter.show(said["done"], said["size"])
-                    continue
-                meter.finish()
-                if "error" in said:
-                    _complain(said)
-                rows: list[Row] = said["result"]
-                return rows
-    raise UnavailableError("the node stopped", hint="the same command resumes a transfer")
-
-
-def _complain(said: dict[str, str]) -> NoReturn:
-    message(f"{said['error']}: {said['message']}")
-    if said["hint"]:
-        message(f"hint: {said['hint']}")
-    if said["message"].endswith(_NOT_FOUND):
-        sys.exit(Exit.NOT_FOUND)
-    sys.exit(_EXITS.get(said["error"], Exit.FAILED))
+    try:
+        return ask(path, file_control.SOCKET_FILE, request, meter.show)
+    finally:
+        meter.finish()
 
 
 class _Meter:
@@ -164,7 +138,10 @@ class _Meter:
         self._began: tuple[float, int] | None = None
         self._last = ""
 
-    def show(self, done: int, size: int) -> None:
+    def show(self, said: Mapping[str, object]) -> None:
+        done, size = said["done"], said["size"]
+        assert isinstance(done, int), "the node says how far it is in bytes"
+        assert isinstance(size, int), "the node says how far it is in bytes"
         now = time.monotonic()
         if self._began is None:
             self._began = (now, done)

@@ -32,6 +32,7 @@ COMMANDS = {
     "simulate": "hookprobe.cli.simulate:simulate",
     "status": "hookprobe.cli.status:status",
     "validator": "hookprobe.cli.run:validator",
+    "verifier": "hookprobe.cli.verifier:verifier",
     "verify": "hookprobe.cli.evidence:verify",
 }
 

@@ -265,7 +265,7 @@ def accept(path: Path | None, form: str | None, measurement: str | None) -> None
         found = host_capture(path, secrets.token_bytes).capture(Clock().now(), full=True)
         golden = found.reading.h_integrity
     else:
-        golden = _measurement(measurement, "--measurement")
+        golden = measured(measurement, "--measurement")
     place = config.file("state.path") / BASELINE_FILE
     held = Baseline(golden)
     if place.exists():
@@ -275,7 +275,12 @@ def accept(path: Path | None, form: str | None, measurement: str | None) -> None
     emit_one({"golden": held.golden.hex(), "version": held.version, "file": str(place)}, form)
 
 
-def _measurement(text: str, option: str) -> bytes:
+def measured(text: str, option: str) -> bytes:
+    """Return the measurement an option gives in hex digits.
+
+    Raises:
+        ConfigError: It is none.
+    """
     try:
         value = bytes.fromhex(text)
     except ValueError:
@@ -309,10 +314,10 @@ def sign(
     window_hours: int,
 ) -> None:
     """Sign an update manifest into OUT."""
-    olds = [_measurement(text, "--replaces") for text in replaces]
+    olds = [measured(text, "--replaces") for text in replaces]
     update = Manifest(
         version=version,
-        h_integrity=_measurement(measurement, "--measurement"),
+        h_integrity=measured(measurement, "--measurement"),
         replaces=tuple(sorted(dict.fromkeys(olds))),
         valid_from=parse_iso(valid_from) if valid_from else Clock().now(),
         window_us=window_hours * HOUR,

@@ -37,6 +37,11 @@ def validator() -> None:
     """A validator: blocks in, certified checkpoints out."""
 
 
+@click.group()
+def verifier() -> None:
+    """A verifier: devices' histories in, verdicts and certificates out."""
+
+
 @edge.command(name="run")
 @config_option
 @_level_option
@@ -53,6 +58,15 @@ def run_edge(path: Path | None, least: str, stop_with_stdin: bool) -> None:
 def run_validator(path: Path | None, least: str, stop_with_stdin: bool) -> None:
     """Run this validator until stopped; one JSON log line per event on standard output."""
     _run(path, "validator", least, stop_with_stdin)
+
+
+@verifier.command(name="run")
+@config_option
+@_level_option
+@_stdin_option
+def run_verifier(path: Path | None, least: str, stop_with_stdin: bool) -> None:
+    """Run this verifier until stopped; one JSON log line per event on standard output."""
+    _run(path, "verifier", least, stop_with_stdin)
 
 
 def _run(path: Path | None, role: str, least: str, stop_with_stdin: bool) -> None:

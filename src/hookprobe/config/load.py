@@ -27,11 +27,13 @@ class Config:
     """Checked settings.
 
     Attributes:
+        path: The file; None where there is none.
         folder: Where relative paths start: the folder of the file.
         values: Setting by dotted path; every key of the schema is there.
         origins: Where each value came from.
     """
 
+    path: Path | None
     folder: Path
     values: Mapping[str, Value]
     origins: Mapping[str, str]
@@ -109,7 +111,7 @@ def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     if layers.problems:
         raise ConfigError(layers.problems, hint=_HINT)
     folder = path.parent if path is not None else Path()
-    return Config(folder, layers.values, layers.origins)
+    return Config(path, folder, layers.values, layers.origins)
 
 
 def _profile(name: str) -> object:

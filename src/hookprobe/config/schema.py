@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from hookprobe.errors import MalformedError
 from hookprobe.identity.directory import parse_address
+from hookprobe.neuro.backends.selection import BACKENDS
 from hookprobe.wire.identifiers import parse_node_id
 
 Value: TypeAlias = "str | int | tuple[str, ...]"
@@ -105,7 +106,7 @@ FILE_EXTENSIONS = (
 KEYS = (
     Key("profile", _choice(*PROFILES), "guardian", "tier: sets limits that suit the hardware"),
     Key("dsm.node.id", _node_id, "node", "this node's name; must be that of its key file"),
-    Key("dsm.node.role", _choice("edge", "validator"), "edge", "what this node does"),
+    Key("dsm.node.role", _choice("edge", "validator", "verifier"), "edge", "what this node does"),
     Key("dsm.consensus.quorum_threshold", _quorum, "n-f", "read for old files; always n-f"),
     Key("state.path", _text, "state", "folder of ledger and status; relative to the file"),
     Key("identity.path", _text, ".", "folder of node.key, genesis.json and directory.json"),
@@ -122,6 +123,9 @@ KEYS = (
     Key(
         "dsm.epoch_gap_ms", _integer(0, 60_000), 1_000, "least time between epochs catching up, ms"
     ),
+    Key("neuro.interval_ms", _integer(100, 3_600_000), 60_000, "from one TER to the next, ms"),
+    Key("neuro.grace_ms", _integer(0, 86_400_000), 600_000, "expired certificates count for, ms"),
+    Key("neuro.backend", _choice(*BACKENDS), "pure", "arithmetic; all give the same bits"),
     Key("egress.path", _text, "", "file that records all that leaves this node; empty: none"),
     Key("files.path", _text, "", "folder for peers' files, one folder each; empty: none"),
     Key("files.extensions", _texts, FILE_EXTENSIONS, "ends of names that are served; empty: all"),

@@ -26,7 +26,7 @@ from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.fields import Fields
 from hookprobe.wire.identifiers import NodeId, parse_node_id
 
-ROLES = ("edge", "validator")
+ROLES = ("edge", "validator", "verifier")
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,13 +256,13 @@ class Responder:
         body, config = case.body, self._tools.config
         if not registered.active:
             return RejectCode.NOT_ACTIVE
-        expected = registered.w_fingerprint
+        expected = registered.w_fingerprints
         if expected is not None:
-            if not hmac.compare_digest(expected, body.fingerprint):
+            if not any(hmac.compare_digest(known, body.fingerprint) for known in expected):
                 return RejectCode.FINGERPRINT
             challenge = bytes(32) + case.exchange.transcript
             rdv, posf = body.resonance[:32], body.resonance[32:]
-            if not self._tools.seams.check.check(body.node, expected, challenge, rdv, posf):
+            if not self._tools.seams.check.check(body.node, body.fingerprint, challenge, rdv, posf):
                 return RejectCode.RESONANCE
         link = self._links.get(body.node)
         if link is None:
@@ -310,7 +310,8 @@ class Responder:
         )
         session = Session(keys, names, self._ciphers, config.failed_open_max, now)
         session.resonance = case.body.resonance
-        pending = Pending(session, address, registered.w_fingerprint, case.expires, continues)
+        checked = None if registered.w_fingerprints is None else case.body.fingerprint
+        pending = Pending(session, address, checked, case.expires, continues)
         return self._send(case, message, address, now), pending
 
     def _reject(

@@ -26,12 +26,13 @@ class RegisteredPeer(NamedTuple):
     Attributes:
         public_key: Ed25519, 32 bytes.
         active: Whether the node may have a session now.
-        w_fingerprint: The 64 bytes expected, or None where weights are not checked.
+        w_fingerprints: The fingerprints it may present, 64 bytes each; None where weights are not
+            checked in handshakes.
     """
 
     public_key: bytes
     active: bool
-    w_fingerprint: bytes | None
+    w_fingerprints: tuple[bytes, ...] | None
 
 
 class Registry(Protocol):

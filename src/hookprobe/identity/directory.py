@@ -26,7 +26,7 @@ from hookprobe.wire.instant import Instant
 DIRECTORY_MAX_BYTES = 1 << 23
 DEVICES_MAX = 16_384
 ADDRESSES_MAX = 4
-_ROLES = ("edge", "validator")
+_ROLES = ("edge", "validator", "verifier")
 _STATUSES = {status.value: status for status in DeviceStatus}
 
 
@@ -36,7 +36,7 @@ class Device:
 
     Attributes:
         node: Its name.
-        role: `edge` or `validator`.
+        role: `edge`, `validator` or `verifier`.
         tenant: Opaque pseudonym of the tenant it belongs to.
         status: Only ACTIVE nodes hold sessions.
         signing_key: Ed25519, 32 bytes.
@@ -83,10 +83,17 @@ class Directory:
 
     def validators(self) -> tuple[Device, ...]:
         """Return the active validators, sorted by name."""
+        return self._active("validator")
+
+    def verifiers(self) -> tuple[Device, ...]:
+        """Return the active NEURO verifiers, sorted by name."""
+        return self._active("verifier")
+
+    def _active(self, role: str) -> tuple[Device, ...]:
         return tuple(
             device
             for device in self.devices
-            if device.role == "validator" and device.status is DeviceStatus.ACTIVE
+            if device.role == role and device.status is DeviceStatus.ACTIVE
         )
 
     def to_json(self) -> JsonObject:

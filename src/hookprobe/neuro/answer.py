@@ -1,10 +1,12 @@
 """What a verifier tells a device: the verdict, where to go on, and the nonce to answer to.
 
-    {"certificate": hex, "epoch": n, "next": n, "nonce": hex, "type": "V", "v": 1,
+    {"certificate": hex, "epoch": n, "last": hex, "next": n, "nonce": hex, "type": "V", "v": 1,
      "verdict": text}
 
 The verifier greets a device with one when a session begins (`verdict` is then empty or the last
-one) and sends one for every batch. `certificate` is a resonance certificate or empty.
+one) and sends one for every batch. `certificate` is a resonance certificate or empty. `last` is the
+SHA-256 of the record before `next`, so that a device learns at once if another one continued its
+history.
 """
 
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from hookprobe.errors import MalformedError
 from hookprobe.neuro.batch import NONCE_BYTES
 from hookprobe.neuro.epochs import EPOCH_MAX
+from hookprobe.neuro.ter import NO_RECORD
 from hookprobe.neuro.verdict import BY_NAME, Verdict
 from hookprobe.wire import canonical
 from hookprobe.wire.fields import Fields
@@ -22,12 +25,16 @@ _CERTIFICATE_MAX_DIGITS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer; `next_index` is the index of the first record the verifier lacks."""
+    """One answer; `next_index` is the index of the first record the verifier lacks.
+
+    `last` names the record before it: `hash_record`, or zeros where there is none.
+    """
 
     verdict: Verdict | None
     epoch: int
     next_index: int
     nonce: bytes
+    last: bytes = NO_RECORD
     certificate: bytes = b""
 
     def encode(self) -> bytes:
@@ -36,6 +43,7 @@ class Answer:
             {
                 "certificate": self.certificate.hex(),
                 "epoch": self.epoch,
+                "last": self.last.hex(),
                 "next": self.next_index,
                 "nonce": self.nonce.hex(),
                 "type": "V",
@@ -62,6 +70,7 @@ def decode_answer(data: bytes) -> Answer:
         epoch=fields.integer("epoch", high=EPOCH_MAX),
         next_index=fields.integer("next"),
         nonce=fields.hex("nonce", NONCE_BYTES),
+        last=fields.hex("last", len(NO_RECORD)),
         certificate=_hex(fields.text("certificate", limit=_CERTIFICATE_MAX_DIGITS)),
     )
     fields.finish()

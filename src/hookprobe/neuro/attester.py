@@ -7,6 +7,9 @@ Two states are held: the live one after every record, and the one after the last
 verifier has acknowledged, from which proofs for a backlog are made. A snapshot is always of the
 acknowledged one, so a restart replays the log from there and can still prove everything unsent.
 
+A verifier's answer names the last record it has. If that is not ours, another device continued our
+history: what we hold goes out as evidence, and we stop.
+
 Clock rules (HP-NEURO-1 3.2): a record's time is max(now, last + 1 us). A host without a trusted
 clock waits up to five minutes for one after boot, then goes on with last + 1 us.
 """
@@ -24,7 +27,7 @@ from hookprobe.neuro.effects import (
     BacklogFull,
     ClockAwaited,
     ClockStepped,
-    Effect,
+    DeviceEffect,
     MeasureHost,
     ResyncNeeded,
     SaveSnapshot,
@@ -34,7 +37,7 @@ from hookprobe.neuro.effects import (
 )
 from hookprobe.neuro.snapshot import Snapshot
 from hookprobe.neuro.state import NeuroState
-from hookprobe.neuro.ter import SEQUENCE_PERIOD, Ter, checksum, following
+from hookprobe.neuro.ter import SEQUENCE_PERIOD, Ter, checksum, following, hash_record
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, Duration, Instant
@@ -62,7 +65,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class AttesterConfig:
-    """Who attests, to whom, how often."""
+    """Who attests, to whom, how often; `acknowledged`: records the verifier is known to have."""
 
     node: NodeId
     verifier: NodeId
@@ -71,6 +74,7 @@ class AttesterConfig:
     provisioned: Instant
     interval_us: Duration = INTERVAL_US
     unacked_max: int = RECORDS_UNACKED_MAX
+    acknowledged: int = 0
 
 
 def check_log(start: Snapshot, records: Sequence[Ter]) -> None:
@@ -123,11 +127,18 @@ class Attester:
         self._proven: NeuroState | None = None
         self._halted = False
         self._next = config.started
+        if start.state.count < config.acknowledged <= self._live.count:
+            self._acknowledge(config.acknowledged)
 
     @property
     def state(self) -> NeuroState:
         """The live state."""
         return self._live
+
+    @property
+    def acknowledged(self) -> NeuroState:
+        """The state after the last record the verifier has; never changed, only replaced."""
+        return self._acked
 
     @property
     def epoch(self) -> int:
@@ -142,14 +153,14 @@ class Attester:
     def next_timeout(self) -> Instant | None:
         return None if self._halted else self._next
 
-    def handle_timeout(self, now: Instant) -> list[Effect]:
+    def handle_timeout(self, now: Instant) -> list[DeviceEffect]:
         """Ask for a measurement when one is due."""
         if self._halted or now < self._next:
             return []
         self._next = Instant(now + self._config.interval_us)
         return [MeasureHost()]
 
-    def measure(self, reading: Reading, now: Instant) -> list[Effect]:
+    def measure(self, reading: Reading, now: Instant) -> list[DeviceEffect]:
         """Make the record of a measurement; it counts once it has been appended."""
         if self._halted:
             return []
@@ -162,7 +173,7 @@ class Attester:
             return [ClockAwaited(give_up)]
         last = self._last_us()
         at = max(now, last + 1) if reading.clock_trusted else last + 1
-        effects: list[Effect] = []
+        effects: list[DeviceEffect] = []
         if reading.clock_trusted and now <= last:
             effects.append(ClockStepped(last, now))
         record = following(self._live.previous, reading.h_entropy, reading.h_integrity, Instant(at))
@@ -173,7 +184,7 @@ class Attester:
         previous = self._live.previous
         return self._config.provisioned if previous is None else previous.timestamp
 
-    def receive_appended(self, index: int) -> list[Effect]:
+    def receive_appended(self, index: int) -> list[DeviceEffect]:
         """Apply the record that is now durable, and send what the verifier lacks.
 
         Raises:
@@ -186,7 +197,7 @@ class Attester:
         self._unacked.append(record)
         return self._send()
 
-    def _send(self) -> list[Effect]:
+    def _send(self) -> list[DeviceEffect]:
         if not self._nonce or not self._unacked or self._halted:
             return []
         records = tuple(self._unacked[:BATCH_RECORDS_MAX])
@@ -205,11 +216,13 @@ class Attester:
         self._nonce, self._proven = b"", state
         return [SendBatch(make_batch(head, records, state, self._config.signer))]
 
-    def receive_answer(self, answer: Answer) -> list[Effect]:
+    def receive_answer(self, answer: Answer) -> list[DeviceEffect]:
         """Hear the verifier: what it has, what it thinks, what to answer to."""
-        heard: list[Effect] = [VerdictHeard(answer.verdict, answer.next_index)]
-        if self._halted or self._contradicts(answer):
-            return heard + self._halt(answer)
+        heard: list[DeviceEffect] = [VerdictHeard(answer.verdict, answer.next_index)]
+        if self._halted:
+            return heard
+        if self._contradicts(answer):
+            return heard + self._testify(answer) + self._halt(answer)
         self._acknowledge(answer.next_index)
         self._nonce = answer.nonce
         heard += self._keep()
@@ -222,17 +235,35 @@ class Attester:
         behind = answer.next_index < self._acked.count
         ahead = answer.next_index > self._live.count
         forked = answer.verdict is Verdict.FORK
-        return answer.epoch != self._epoch or behind or ahead or forked
+        if answer.epoch != self._epoch or behind or ahead or forked:
+            return True
+        return answer.last != hash_record(self._record_before(answer.next_index))
 
-    def _halt(self, answer: Answer) -> list[Effect]:
-        if self._halted:
+    def _record_before(self, index: int) -> Ter | None:
+        """Return our own record under `index` - 1, from the acknowledged one on."""
+        place = index - self._acked.count
+        return self._unacked[place - 1] if place else self._acked.previous
+
+    def _testify(self, answer: Answer) -> list[DeviceEffect]:
+        """Send what we hold under indices that the verifier filled with other records.
+
+        Both records are signed by this device's key, so the verifier has proof of a clone. If it
+        has just more of the same records, the batch only repeats some and is refused.
+        """
+        if answer.epoch != self._epoch or answer.verdict is Verdict.FORK:
             return []
+        self._nonce = answer.nonce
+        return self._send()
+
+    def _halt(self, answer: Answer) -> list[DeviceEffect]:
         self._halted = True
         if answer.epoch != self._epoch:
             return [ResyncNeeded(f"epoch {self._epoch} here, {answer.epoch} at the verifier")]
         if answer.verdict is Verdict.FORK:
             return [ResyncNeeded("the verifier saw another device with our state")]
         have, want = (self._acked.count, self._live.count), answer.next_index
+        if have[0] <= want <= have[1]:
+            return [ResyncNeeded(f"the verifier has another record {want - 1} than we")]
         # Records made under an index that was proven before would be a fork of ourselves.
         return [ResyncNeeded(f"the verifier goes on at {want}, we have {have[0]} to {have[1]}")]
 
@@ -247,7 +278,7 @@ class Attester:
         self._proven = None
         del self._unacked[:taken]
 
-    def _keep(self) -> list[Effect]:
+    def _keep(self) -> list[DeviceEffect]:
         count = self._acked.count
         if count - self._snapshot_at < SNAPSHOT_EVERY_RECORDS:
             return []
@@ -255,7 +286,7 @@ class Attester:
         data = snapshot.encode(Snapshot(self._epoch, self._acked))
         return [SaveSnapshot(self._epoch, count, data), TrimLog(self._epoch, count)]
 
-    def open_epoch(self, epoch: int, state: NeuroState, now: Instant) -> list[Effect]:
+    def open_epoch(self, epoch: int, state: NeuroState, now: Instant) -> list[DeviceEffect]:
         """Start again in a later epoch, by an order that `open_order` returned.
 
         Args:

@@ -22,7 +22,9 @@ class Baseline:
     """What is golden now and what may follow.
 
     Attributes:
-        golden: The measurement that was enrolled, or reached by an approved update.
+        golden: The measurement that was enrolled, or reached by an approved update; empty while
+            nobody has named one: then the first record's becomes it, and everybody is told that no
+            human looked at it.
         version: The highest manifest version seen; lower ones are refused.
         pending: Updates not made yet, by version.
     """
@@ -30,6 +32,11 @@ class Baseline:
     golden: bytes
     version: int = 0
     pending: tuple[Manifest, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the first measurement will be taken as golden."""
+        return not self.golden
 
     def announce(self, manifest: Manifest) -> "Baseline":
         """Return the baseline that also allows an update.
@@ -51,6 +58,8 @@ class Baseline:
 
         The record's measurement is golden exactly if it equals the new baseline's.
         """
+        if self.is_open:
+            return replace(self, golden=record.h_integrity), False
         current = self._expired(record)
         if record.h_integrity == current.golden:
             return current, current.golden != self.golden
@@ -93,12 +102,17 @@ def from_json(document: JsonObject) -> Baseline:
     fields = Fields(document, "baseline")
     pending = fields.array("pending", limit=PENDING_MAX)
     baseline = Baseline(
-        golden=fields.hex("golden", INTEGRITY_BYTES),
+        golden=_golden(fields),
         version=fields.integer("version"),
         pending=tuple(_update(item) for item in pending),
     )
     fields.finish()
     return baseline
+
+
+def _golden(fields: Fields) -> bytes:
+    text = fields.text("golden", limit=2 * INTEGRITY_BYTES)
+    return Fields({"golden": text}, "baseline").hex("golden", INTEGRITY_BYTES) if text else b""
 
 
 def _update(value: Json) -> Manifest:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from hookprobe.neuro.answer import Answer
 from hookprobe.neuro.batch import TerBatch
+from hookprobe.neuro.messages import Place
 from hookprobe.neuro.ter import Ter
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.wire.identifiers import NodeId
@@ -54,6 +55,13 @@ class SendBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class FindOpening:
+    """Look up what opens the commitment of a record, then call `receive_opening`."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
 class MeasureHost:
     """Read the sensors and the integrity measurement, then call `measure`."""
 
@@ -94,6 +102,8 @@ class VerdictHeard:
     verdict: Verdict | None
     next_index: int
 
+
+HostRequest: TypeAlias = AppendRecord | SaveSnapshot | TrimLog | MeasureHost | FindOpening
 
 # What a verifier asks for.
 
@@ -188,8 +198,28 @@ class BatchRefused:
     reason: str
 
 
-Effect: TypeAlias = (
-    AppendRecord | SaveSnapshot | TrimLog | SendBatch | MeasureHost | ClockStepped | ClockAwaited
-    | BacklogFull | ResyncNeeded | VerdictHeard | AppendVerified | SaveStanding | SendAnswer
-    | Appraised | Rebased | ForkFound | ClockAstray | TrustChanged | DeviceSilent | BatchRefused
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """The verifier's word about a device's state, good or bad, for everybody who counts on it."""
+
+    node: NodeId
+    status: Verdict
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineLearned:
+    """The first measurement of a device became golden without anybody having looked at it."""
+
+    node: NodeId
+    golden: bytes
+
+
+Observation: TypeAlias = (
+    ClockStepped | ClockAwaited | BacklogFull | ResyncNeeded | VerdictHeard | Appraised | Rebased
+    | ForkFound | ClockAstray | TrustChanged | DeviceSilent | BatchRefused | BaselineLearned
 )  # fmt: skip
+
+DeviceEffect: TypeAlias = HostRequest | Observation | SendBatch
+VerifierEffect: TypeAlias = Observation | AppendVerified | SaveStanding | SendAnswer | Certified
+Effect: TypeAlias = DeviceEffect | VerifierEffect

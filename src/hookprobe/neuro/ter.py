@@ -12,6 +12,7 @@ SHA-256 chain of `state.py`, which is never sent.
 """
 
 import binascii
+import hashlib
 from dataclasses import dataclass
 
 from hookprobe.errors import LocalError, MalformedError
@@ -21,6 +22,7 @@ TER_BYTES = 64
 ENTROPY_BYTES = 32
 INTEGRITY_BYTES = 20
 SEQUENCE_PERIOD = 1 << 16
+NO_RECORD = bytes(32)  # stands for the name of the last record while there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ def decode(data: bytes) -> Ter:
         sequence=int.from_bytes(data[60:62], "big"),
         chain=int.from_bytes(data[62:], "big"),
     )
+
+
+def hash_record(record: Ter | None) -> bytes:
+    """Return the 32 bytes that name a record: its SHA-256; `NO_RECORD` for none."""
+    return NO_RECORD if record is None else hashlib.sha256(record.encode()).digest()
 
 
 def checksum(record: bytes) -> int:

@@ -24,8 +24,15 @@ class Verdict(Enum):
         """Whether the verifier's copy of the state went on with the records."""
         return self in {Verdict.RESONANT, Verdict.TAMPER_REPORTED}
 
+    @property
+    def is_about_state(self) -> bool:
+        """Whether it says something about the device's state, not only about one message."""
+        return self.took_records or self in {Verdict.DISSONANT, Verdict.FORK}
+
 
 BY_NAME = {verdict.value: verdict for verdict in Verdict}
 
 # Said on every surface: without a TPM quote the device's own word is all there is.
 SOFTWARE_ATTESTED = "software-attested"
+TPM_ATTESTED = "tpm-attested"
+ATTESTATIONS = (SOFTWARE_ATTESTED, TPM_ATTESTED)

@@ -4,6 +4,9 @@ Rules of acceptance, in this order (HP-NEURO-1 3.1, 3.2): form, enrolled device,
 addressee and epoch, index (a record that contradicts one already taken is a FORK), nonce, sequence,
 CRC chain, time; then the history is replayed and judged. A batch is taken whole or not at all.
 
+Every verdict about a device's state is certified: `resonant` for the device and everybody, any
+other as a warning. After a restart the device's next batch brings the certificate again.
+
 TAMPER_REPORTED stays until an operator accepts the measurement, even if the device measures golden
 again; FORK stays until a new epoch. Both are durable before anybody is told.
 """
@@ -28,21 +31,23 @@ from hookprobe.neuro.certificate import CERTIFICATE_LIFE_US, ResonanceCertificat
 from hookprobe.neuro.effects import (
     AppendVerified,
     Appraised,
+    BaselineLearned,
     BatchRefused,
+    Certified,
     ClockAstray,
     DeviceSilent,
-    Effect,
     ForkFound,
     Rebased,
     SaveStanding,
     SendAnswer,
     TrustChanged,
+    VerifierEffect,
 )
 from hookprobe.neuro.manifest import Manifest
 from hookprobe.neuro.posf import Context
 from hookprobe.neuro.standing import Standing, encode_standing
 from hookprobe.neuro.state import NeuroState
-from hookprobe.neuro.ter import decode
+from hookprobe.neuro.ter import decode, hash_record
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, Instant
@@ -69,6 +74,7 @@ class _Session:
     heard: Instant
     nonce: bytes = b""
     seen: tuple[bytes, ...] = ()
+    word: bytes = b""
 
 
 class Verifier:
@@ -99,7 +105,7 @@ class Verifier:
         """Return the enrolled devices, sorted."""
         return sorted(self._sessions)
 
-    def enrol(self, standing: Standing, now: Instant) -> list[Effect]:
+    def enrol(self, standing: Standing, now: Instant) -> list[VerifierEffect]:
         """Take a new device, or the same one under a new secret.
 
         Raises:
@@ -117,12 +123,16 @@ class Verifier:
         """Take a device from storage after a restart; see `Standing.follow`."""
         self.enrol(standing, now)
 
-    def greet(self, node: NodeId) -> list[Effect]:
+    def certificates(self) -> list[bytes]:
+        """Return the last certificate of every device that has one, for whoever has just come."""
+        return [session.word for session in self._sessions.values() if session.word]
+
+    def greet(self, node: NodeId) -> list[VerifierEffect]:
         """Tell a device that has just connected where to go on."""
         session = self._session(node)
         return [self._answer(session, session.standing.verdict, b"")]
 
-    def receive_batch(self, sender: NodeId, data: bytes, now: Instant) -> list[Effect]:
+    def receive_batch(self, sender: NodeId, data: bytes, now: Instant) -> list[VerifierEffect]:
         """Judge a batch that came in over an authenticated session with `sender`."""
         try:
             batch = decode_batch(data)
@@ -160,11 +170,11 @@ class Verifier:
             return Verdict.REJECT_NONCE
         return check_records(batch.records, head.first_index, standing.state.previous, now)
 
-    def _fork(self, session: _Session, found: ForkFound, now: Instant) -> list[Effect]:
+    def _fork(self, session: _Session, found: ForkFound, now: Instant) -> list[VerifierEffect]:
         session.standing = replace(session.standing, forked=True)
         return [found, *self._conclude(session, Verdict.FORK, now, save=True)]
 
-    def _judge(self, session: _Session, batch: TerBatch, now: Instant) -> list[Effect]:
+    def _judge(self, session: _Session, batch: TerBatch, now: Instant) -> list[VerifierEffect]:
         standing = session.standing
         found = appraise(standing.state, standing.baseline, batch)
         if found.state is None:
@@ -179,14 +189,16 @@ class Verifier:
             recent=standing.took(batch.records),
         )
         session.seen = ()
-        effects: list[Effect] = [AppendVerified(node, standing.epoch, first, batch.records)]
+        effects: list[VerifierEffect] = [AppendVerified(node, standing.epoch, first, batch.records)]
+        if standing.baseline.is_open:
+            effects.append(BaselineLearned(node, found.baseline.golden))
         effects += [Rebased(node, index, found.baseline.golden) for index in found.rebased]
         behind = now - batch.records[-1].timestamp
         if behind > AHEAD_MAX_US:
             effects.append(ClockAstray(node, behind))
         verdict = Verdict.RESONANT if broken is None else Verdict.TAMPER_REPORTED
-        broke = broken != standing.broken_at
-        return effects + self._conclude(session, verdict, now, found, save=broke)
+        save = broken != standing.broken_at or standing.baseline.is_open
+        return effects + self._conclude(session, verdict, now, found, save=save)
 
     def _conclude(
         self,
@@ -196,13 +208,13 @@ class Verifier:
         found: Appraisal | None = None,
         *,
         save: bool = False,
-    ) -> list[Effect]:
+    ) -> list[VerifierEffect]:
         before = session.standing.trust
         trust = before.update(verdict, now)
         standing = replace(session.standing, trust=trust, verdict=verdict)
         session.standing = standing
         node, count = standing.node, standing.state.count
-        effects: list[Effect] = []
+        effects: list[VerifierEffect] = []
         if save or count - session.saved_at >= SNAPSHOT_EVERY_RECORDS:
             session.saved_at = count
             effects.append(SaveStanding(node, encode_standing(standing)))
@@ -211,10 +223,12 @@ class Verifier:
         effects.append(Appraised(node, verdict, count, bad, substituted))
         if trust.basis_points != before.basis_points:
             effects.append(TrustChanged(node, trust.basis_points))
-        word = b""
         if verdict is Verdict.RESONANT:
             self._heard(session, now)
-            word = self._certify(standing, now)
+        if verdict.is_about_state:
+            session.word = self._certify(standing, now)
+            effects.append(Certified(node, verdict, session.word))
+        word = session.word if verdict is Verdict.RESONANT else b""
         effects.append(self._answer(session, verdict, word))
         return effects
 
@@ -227,18 +241,21 @@ class Verifier:
         word = ResonanceCertificate(
             node=standing.node,
             epoch=standing.epoch,
-            ter_index=standing.state.count - 1,
+            ter_index=max(standing.state.count - 1, 0),
             w_fingerprint=standing.state.commitments().w_fingerprint,
-            status=Verdict.RESONANT,
+            status=standing.verdict or Verdict.DISSONANT,
             issued=now,
             not_after=Instant(now + CERTIFICATE_LIFE_US),
+            trust=standing.trust.basis_points,
         )
         return certificate.issue(word, self._identity.signer)
 
     def _answer(self, session: _Session, verdict: Verdict | None, word: bytes) -> SendAnswer:
         session.nonce = self._random(NONCE_BYTES)
         standing = session.standing
-        answer = Answer(verdict, standing.epoch, standing.state.count, session.nonce, word)
+        last = hash_record(standing.state.previous)
+        place = (standing.epoch, standing.state.count)
+        answer = Answer(verdict, *place, session.nonce, last, word)
         return SendAnswer(standing.node, answer)
 
     def check_proof(self, node: NodeId, context: Context, proof: bytes) -> bool:
@@ -262,7 +279,7 @@ class Verifier:
         session.seen = (*session.seen, context.nonce)
         return True
 
-    def announce(self, nodes: Sequence[NodeId], manifest: Manifest) -> list[Effect]:
+    def announce(self, nodes: Sequence[NodeId], manifest: Manifest) -> list[VerifierEffect]:
         """Allow an update, from a manifest that `open_manifest` returned, on devices.
 
         Raises:
@@ -271,12 +288,12 @@ class Verifier:
         """
         sessions = [self._session(node) for node in nodes]
         allowed = [item.standing.baseline.announce(manifest) for item in sessions]
-        effects: list[Effect] = []
+        effects: list[VerifierEffect] = []
         for session, baseline in zip(sessions, allowed, strict=True):
             effects.append(self._save(session, replace(session.standing, baseline=baseline)))
         return effects
 
-    def accept_measurement(self, node: NodeId, h_integrity: bytes) -> list[Effect]:
+    def accept_measurement(self, node: NodeId, h_integrity: bytes) -> list[VerifierEffect]:
         """Follow an operator who looked at a device and accepts what it measures."""
         session = self._session(node)
         standing = replace(
@@ -286,7 +303,7 @@ class Verifier:
         )
         return [self._save(session, standing), Rebased(node, standing.state.count, h_integrity)]
 
-    def open_epoch(self, node: NodeId, epoch: int, state: NeuroState) -> list[Effect]:
+    def open_epoch(self, node: NodeId, epoch: int, state: NeuroState) -> list[VerifierEffect]:
         """Continue a device in a later epoch, with the state its seed gives.
 
         Raises:
@@ -311,9 +328,9 @@ class Verifier:
                 return Instant(session.heard + SILENT_AFTER_US)
         return None
 
-    def handle_timeout(self, now: Instant) -> list[Effect]:
+    def handle_timeout(self, now: Instant) -> list[VerifierEffect]:
         """Report the devices that have fallen silent."""
-        effects: list[Effect] = []
+        effects: list[VerifierEffect] = []
         for node, session in self._sessions.items():
             if session.heard + SILENT_AFTER_US > now:
                 break

@@ -4,8 +4,8 @@ Everything a node is made of is put together here, so that a process, the simula
 the same node from the same parts.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from hookprobe.crypto.agreement import AgreementKey, MlKem
 from hookprobe.crypto.bls import Bls, BlsSigner
@@ -26,13 +26,33 @@ from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
 from hookprobe.identity import directory as directories
 from hookprobe.identity.directory import Device, Directory, parse_address
+from hookprobe.identity.grant import DeviceGrant
 from hookprobe.identity.secrets import NodeSecrets
-from hookprobe.node.edge import EdgeNode
+from hookprobe.neuro.attester import Attester, AttesterConfig
+from hookprobe.neuro.backends.selection import load_backend
+from hookprobe.neuro.certificate import ResonanceCertificate
+from hookprobe.neuro.config import NeuroConfig
+from hookprobe.neuro.snapshot import Snapshot
+from hookprobe.neuro.ter import Ter
+from hookprobe.neuro.verifier import Verifier, VerifierIdentity
+from hookprobe.node.appraisals import Appraisals
+from hookprobe.node.attestation import Attestation, Surroundings, kept_certificate
+from hookprobe.node.edge import DetectionParts, EdgeNode
 from hookprobe.node.links import DirectoryRegistry, MeshLinks
-from hookprobe.node.resonance import DeviceResonance, EnrolledFingerprints, device_state
+from hookprobe.node.resonance import (
+    DeviceResonance,
+    EnrolledFingerprints,
+    Fingerprints,
+    KnownFingerprints,
+    device_state,
+)
+from hookprobe.node.rooms import LedgerRoom, Room
 from hookprobe.node.sensors import SensorFeed
 from hookprobe.node.validator import ValidatorNode
+from hookprobe.node.verification import Verification, VerifierHost
+from hookprobe.node.verifier import VerifierNode
 from hookprobe.wire import canonical
+from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 DIALS_MAX = 4  # an edge keeps this many validators; it pushes to the nearest of them
@@ -50,12 +70,28 @@ class Documents:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceHistory:
+    """A device's own NEURO history as its disk holds it, and what it runs on.
+
+    Attributes:
+        start: The snapshot to continue from.
+        records: The log's records behind it.
+        hardware: Keyed hashes of the hardware's components, encoded; may be empty.
+    """
+
+    start: Snapshot
+    records: tuple[Ter, ...] = ()
+    hardware: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """What the host contributes."""
+    """What the host contributes; `history` is needed by edges of a mesh with a verifier."""
 
     reader: StoreReader
     random_bytes: Callable[[int], bytes]
     now: Instant
+    history: DeviceHistory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +101,7 @@ class Settings:
     ledger: LedgerConfig
     transport: HtpConfig
     detection: DetectionConfig
+    neuro: NeuroConfig = field(default_factory=NeuroConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +126,15 @@ def build_validator(documents: Documents, settings: Settings, parts: Parts) -> V
     ledger = ValidatorLedger(mesh.genesis, keys, SCHEMES, parts.reader, settings.ledger)
     dials = [_pinned(peer) for peer in mesh.directory.validators() if peer.node > ours.node]
     resonance = DeviceResonance(ours.node, device_state(ours))
-    endpoint = _endpoint(ours, resonance, mesh.directory, settings.transport, parts)
-    return ValidatorNode(ledger, MeshLinks(endpoint, ledger, dials))
+    rooms: list[Room] = [LedgerRoom(ledger)]
+    appraisals, known = None, EnrolledFingerprints(mesh.directory)
+    checks: Fingerprints = known
+    if mesh.directory.verifiers():
+        grace_us = settings.neuro.grace_us
+        appraisals = Appraisals(mesh.directory, SCHEMES.signatures, parts.reader, grace_us)
+        rooms, checks = [LedgerRoom(ledger, appraisals), appraisals], appraisals
+    endpoint = _endpoint(ours, resonance, (mesh.directory, checks), settings.transport, parts)
+    return ValidatorNode(ledger, MeshLinks(endpoint, rooms, dials), appraisals)
 
 
 def build_edge(
@@ -100,7 +144,8 @@ def build_edge(
 
     Raises:
         RemoteError: A document does not hold.
-        LocalError: The keys are not those of the enrolled device.
+        LocalError: The keys are not those of the enrolled device, or the mesh has a verifier and
+            `parts` no history.
     """
     mesh = _check(documents, parts.now)
     ours = documents.secrets
@@ -110,10 +155,99 @@ def build_edge(
     host = EdgeHost(parts.reader, parts.random_bytes)
     ledger = EdgeLedger(mesh.genesis, keys, SCHEMES, host, settings.ledger)
     dials = [_pinned(peer) for peer in _spread(mesh.directory.validators(), ours.node)]
-    endpoint = _endpoint(ours, resonance, mesh.directory, settings.transport, parts)
+    rooms: list[Room] = [LedgerRoom(ledger)]
+    attestation = None
+    if mesh.directory.verifiers():
+        attestation = _attestation(mesh, ours, resonance, settings.neuro, parts)
+        rooms.append(attestation)
+        dials.insert(0, _pinned(_verifier_of(mesh.directory, ours.node)))
+    known = EnrolledFingerprints(mesh.directory)
+    endpoint = _endpoint(ours, resonance, (mesh.directory, known), settings.transport, parts)
     feeds = {path: SensorFeed(sensor, path, parts.reader) for path, sensor in sensors.items()}
-    links = MeshLinks(endpoint, ledger, dials)
-    return EdgeNode(ledger, links, feeds, settings.detection, ours.tenant, parts.reader)
+    detection = DetectionParts(settings.detection, ours.tenant, parts.reader)
+    return EdgeNode(ledger, MeshLinks(endpoint, rooms, dials), feeds, detection, attestation)
+
+
+def build_verifier(
+    documents: Documents, settings: Settings, parts: Parts, grants: Sequence[DeviceGrant]
+) -> VerifierNode:
+    """Build the verifier of these devices.
+
+    Raises:
+        RemoteError: A document or the store does not hold.
+        LocalError: The keys are not those of the enrolled verifier.
+        ConfigError: The backend is not installed.
+    """
+    mesh = _check(documents, parts.now)
+    ours = documents.secrets
+    signer = Ed25519Signer(ours.signing)
+    verifier = Verifier(VerifierIdentity(ours.node, signer, SCHEMES.signatures), parts.random_bytes)
+    host = VerifierHost(
+        grants={
+            grant.node: grant
+            for grant in grants
+            if _verifier_of(mesh.directory, grant.node).node == ours.node
+        },
+        validators=tuple(device.node for device in mesh.directory.validators()),
+        signer=signer,
+        reader=parts.reader,
+        engine=load_backend(settings.neuro.backend),
+    )
+    verification = Verification(verifier, host, parts.now)
+    dials = [_pinned(peer) for peer in mesh.directory.validators()]
+    resonance = DeviceResonance(ours.node, device_state(ours))
+    # Devices are judged by the batches they prove, not by what they present in a handshake: a
+    # clone must be let in to convict itself.
+    endpoint = _endpoint(ours, resonance, (mesh.directory, None), settings.transport, parts)
+    return VerifierNode(verification, MeshLinks(endpoint, [verification], dials))
+
+
+def _attestation(
+    mesh: _Mesh,
+    ours: NodeSecrets,
+    resonance: DeviceResonance,
+    config: NeuroConfig,
+    parts: Parts,
+) -> Attestation:
+    if parts.history is None:
+        raise LocalError("the mesh has a verifier, but this edge was given no history to prove")
+    history = parts.history
+    verifiers = mesh.directory.verifiers()
+    around = Surroundings(
+        node=ours.node,
+        verifier=_verifier_of(mesh.directory, ours.node).node,
+        keys=tuple(device.signing_key for device in verifiers),
+        validators=tuple(device.node for device in mesh.directory.validators()),
+        scheme=SCHEMES.signatures,
+        begin_epoch=lambda epoch: device_state(ours, epoch),
+        hardware=history.hardware,
+    )
+    kept = kept_certificate(parts.reader, around.keys, around.scheme)
+    attester = Attester(
+        AttesterConfig(
+            node=ours.node,
+            verifier=around.verifier,
+            signer=Ed25519Signer(ours.signing),
+            started=parts.now,
+            provisioned=ours.provisioned,
+            interval_us=config.interval_us,
+            acknowledged=_acknowledged(kept, history.start.epoch),
+        ),
+        history.start,
+        history.records,
+    )
+    return Attestation(attester, resonance, around, kept)
+
+
+def _acknowledged(kept: tuple[ResonanceCertificate, bytes] | None, epoch: int) -> int:
+    """Return how many records the verifier is known to have taken."""
+    return kept[0].ter_index + 1 if kept is not None and kept[0].epoch == epoch else 0
+
+
+def _verifier_of(directory: Directory, node: NodeId) -> Device:
+    """Return the verifier that a device belongs to: the same one for everybody who asks."""
+    verifiers = directory.verifiers()
+    return verifiers[sum(node.encode()) % len(verifiers)]
 
 
 def _check(documents: Documents, now: Instant) -> _Mesh:
@@ -146,10 +280,11 @@ def _spread(validators: tuple[Device, ...], node: str) -> list[Device]:
 def _endpoint(
     ours: NodeSecrets,
     resonance: DeviceResonance,
-    directory: Directory,
+    peers: tuple[Directory, Fingerprints | None],
     config: HtpConfig,
     parts: Parts,
 ) -> Endpoint:
+    directory, known = peers
     identity = LocalIdentity(
         node=ours.node,
         signer=Ed25519Signer(ours.signing),
@@ -157,9 +292,9 @@ def _endpoint(
         reset_key=ours.reset,
     )
     seams = Seams(
-        registry=DirectoryRegistry(directory),
+        registry=DirectoryRegistry(directory, known),
         source=resonance,
-        check=EnrolledFingerprints(directory),
+        check=KnownFingerprints(known or EnrolledFingerprints(directory)),
         signatures=SCHEMES.signatures,
         kem=MlKem(),
     )

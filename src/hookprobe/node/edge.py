@@ -12,6 +12,7 @@ telling.
 
 import hmac
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hookprobe.detection.config import DetectionConfig
 from hookprobe.detection.incident import Incident, IncidentClosed, IncidentOpened
@@ -22,14 +23,30 @@ from hookprobe.dsm.chain import Event
 from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.store import Persist, StoreReader, Write
 from hookprobe.htp.effects import Address
+from hookprobe.neuro.attester import Reading
+from hookprobe.neuro.messages import Place as RecordPlace
+from hookprobe.node.attestation import Attestation
 from hookprobe.node.casebook import EVENT_TYPE, Case, Casebook
 from hookprobe.node.host import Effect
 from hookprobe.node.links import MeshLinks
+from hookprobe.node.rooms import carried
 from hookprobe.node.sensors import Place, SensorFeed
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
 
 KEEP_EVERY_US = SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionParts:
+    """What detection needs; `tenant_key` (32 bytes) keys the pseudonyms of addresses."""
+
+    config: DetectionConfig
+    tenant_key: bytes
+    reader: StoreReader
+
+    def __repr__(self) -> str:
+        return "DetectionParts()"
 
 
 class EdgeNode:
@@ -39,9 +56,8 @@ class EdgeNode:
         ledger: The edge's ledger.
         links: The ledger's links.
         feeds: The sensor files to be followed, by path.
-        detection: Thresholds of the detectors.
-        tenant_key: 32 bytes; keys the pseudonyms that replace addresses.
-        reader: The store as it was left.
+        detection: Detectors' thresholds, the key of pseudonyms, and the store as it was left.
+        attestation: Its NEURO history; None in a mesh without a verifier.
     """
 
     def __init__(
@@ -49,16 +65,16 @@ class EdgeNode:
         ledger: EdgeLedger,
         links: MeshLinks,
         feeds: dict[str, SensorFeed],
-        detection: DetectionConfig,
-        tenant_key: bytes,
-        reader: StoreReader,
+        detection: DetectionParts,
+        attestation: Attestation | None = None,
     ) -> None:
         self.ledger = ledger
+        self.attestation = attestation
         self._links = links
         self._feeds = feeds
-        self._tenant_key = tenant_key
-        self._casebook = Casebook(reader)
-        self._detection = Detection(detection, self._keyed, self._casebook.keys())
+        self._tenant_key = detection.tenant_key
+        self._casebook = Casebook(detection.reader)
+        self._detection = Detection(detection.config, self._keyed, self._casebook.keys())
         self._keep_at = Instant(0)
 
     @property
@@ -86,6 +102,25 @@ class EdgeNode:
 
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         return self._told(self._links.send_file(peer, data, now))
+
+    def receive_reading(self, reading: Reading, now: Instant) -> list[Effect]:
+        """Take what the host measured, as `MeasureHost` asked."""
+        if self.attestation is None:
+            return []
+        return self._told(self._links.carry(self.attestation.receive_reading(reading, now), now))
+
+    def receive_appended(self, index: int, now: Instant) -> list[Effect]:
+        """Go on from a record that is durable, as `AppendRecord` asked."""
+        if self.attestation is None:
+            return []
+        return self._told(self._links.carry(self.attestation.receive_appended(index), now))
+
+    def receive_opening(self, place: RecordPlace, opening: bytes, now: Instant) -> list[Effect]:
+        """Answer for a commitment, as `FindOpening` asked; empty if it is not kept."""
+        if self.attestation is None:
+            return []
+        effects = self.attestation.receive_opening(place, opening)
+        return self._told(self._links.carry(effects, now))
 
     def receive_bytes(self, path: str, data: bytes, now: Instant) -> list[Effect]:
         """Take new bytes of a sensor file."""
@@ -149,7 +184,8 @@ class EdgeNode:
             return []
         event = Event(EVENT_TYPE, self._shared(case.incident))
         self._casebook.expect(case)
-        return self._told(self._links.carry(self.ledger.append([event], now), now))
+        written = carried(self.ledger.append([event], now))
+        return self._told(self._links.carry(written, now))
 
     def _shared(self, incident: Incident) -> bytes:
         return anonymize(incident, self._keyed).encode()

@@ -5,6 +5,8 @@ A host feeds inputs with the current time, executes the returned effects in orde
 
 * `Persist`: write durably before anything behind it in the list.
 * `Transmit`: send one datagram; it may be lost.
+* `HostRequest`: measure the host, or write the device's own records; the answer comes back by the
+  method that the request names.
 * `Observation`: tell whoever listens; nothing depends on it.
 """
 
@@ -12,11 +14,12 @@ from typing import Protocol, TypeAlias
 
 from hookprobe.dsm.store import Persist
 from hookprobe.htp.effects import Address, Transmit
+from hookprobe.neuro.effects import HostRequest
 from hookprobe.node.observations import Observation
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
-Effect: TypeAlias = Persist | Transmit | Observation
+Effect: TypeAlias = Persist | Transmit | HostRequest | Observation
 
 
 class Node(Protocol):

@@ -1,16 +1,12 @@
-"""The ledger over the transport: frames of the ledger ride in channels of HTP sessions.
+"""The rooms of a node over the transport: their messages ride in channels of HTP sessions.
 
-The ledger says `Send(peer, message)` and is told which peers are connected; the endpoint seals,
-delivers and says which sessions live. Neither knows the other. When a session dies, messages under
-way are lost and the ledger's own anti-entropy repairs that at the next connection.
+A room says `Outgoing(peer, channel, data)` and is told which peers are connected; the endpoint
+seals, delivers and says which sessions live. Neither knows the other. When a session dies, messages
+under way are lost, and each room's own repair begins at the next connection.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
-from hookprobe.dsm import effects as ledger_effects
-from hookprobe.dsm.effects import Disconnect, Send
-from hookprobe.dsm.messages import ChannelClass, channel_class, encode
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.effects import (
     Address,
@@ -26,61 +22,51 @@ from hookprobe.identity.device import DeviceStatus
 from hookprobe.identity.directory import Directory
 from hookprobe.node.host import Effect
 from hookprobe.node.observations import MessageSent
+from hookprobe.node.resonance import Fingerprints
+from hookprobe.node.rooms import HangUp, Outgoing, Room, RoomEffect
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
-_CHANNELS = {
-    ChannelClass.CONSENSUS: Channel.CONSENSUS,
-    ChannelClass.SYNC: Channel.GOSSIP,
-    ChannelClass.DATA: Channel.MICROBLOCK,
-}
-_LEDGER_CHANNELS = tuple(_CHANNELS.values())
-
-
-class Ledger(Protocol):
-    """What edge and validator ledgers have in common."""
-
-    def start(self, now: Instant) -> list[ledger_effects.Effect]: ...
-
-    def peer_connected(self, node_id: NodeId, now: Instant) -> list[ledger_effects.Effect]: ...
-
-    def peer_disconnected(self, node_id: NodeId, now: Instant) -> list[ledger_effects.Effect]: ...
-
-    def receive_frame(
-        self, node_id: NodeId, frame: bytes, now: Instant
-    ) -> list[ledger_effects.Effect]: ...
-
-    def next_timeout(self) -> Instant | None: ...
-
-    def handle_timeout(self, now: Instant) -> list[ledger_effects.Effect]: ...
-
 
 class DirectoryRegistry:
-    """The signed directory, as the transport asks for it."""
+    """The signed directory, as the transport asks for it.
 
-    def __init__(self, directory: Directory) -> None:
+    Args:
+        directory: Who is who.
+        fingerprints: Which weight fingerprints a peer may present; None: any, they are judged by
+            what the peer proves afterwards.
+    """
+
+    def __init__(self, directory: Directory, fingerprints: Fingerprints | None) -> None:
         self._devices = {device.node: device for device in directory.devices}
+        self._fingerprints = fingerprints
 
     def find(self, node: NodeId) -> RegisteredPeer | None:
         device = self._devices.get(node)
         if device is None:
             return None
         active = device.status is DeviceStatus.ACTIVE
-        return RegisteredPeer(device.signing_key, active, device.w_fingerprint)
+        known = self._fingerprints.of(node) if self._fingerprints is not None else None
+        return RegisteredPeer(device.signing_key, active, known)
 
 
 class MeshLinks:
-    """Joins one ledger and one endpoint.
+    """Joins rooms and one endpoint.
 
     Args:
         endpoint: The transport.
-        ledger: The ledger.
+        rooms: What speaks over it; no two share a channel.
         dials: The peers to keep connected to.
     """
 
-    def __init__(self, endpoint: Endpoint, ledger: Ledger, dials: Sequence[PinnedPeer]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, rooms: Sequence[Room], dials: Sequence[PinnedPeer]
+    ) -> None:
         self._endpoint = endpoint
-        self._ledger = ledger
+        self._rooms = tuple(rooms)
+        self._by_channel: Mapping[Channel, Room] = {
+            channel: room for room in rooms for channel in room.channels
+        }
         self._dials = {peer.node: peer for peer in dials}
         self._dial_again: dict[NodeId, Instant] = {}
 
@@ -90,7 +76,9 @@ class MeshLinks:
         return self._endpoint.peers
 
     def start(self, now: Instant) -> list[Effect]:
-        effects = self.carry(self._ledger.start(now), now)
+        effects: list[Effect] = []
+        for room in self._rooms:
+            effects += self.carry(room.start(now), now)
         for peer in self._dials.values():
             effects += self._absorb(self._endpoint.connect(peer, now), now)
         return effects
@@ -99,33 +87,32 @@ class MeshLinks:
         return self._absorb(self._endpoint.receive_datagram(data, address, now), now)
 
     def next_timeout(self) -> Instant | None:
-        due = [self._endpoint.next_timeout(), self._ledger.next_timeout()]
+        due = [self._endpoint.next_timeout(), *(room.next_timeout() for room in self._rooms)]
         due += self._dial_again.values()
         return min((at for at in due if at is not None), default=None)
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
-        """Run whichever of the two machines is due; dial again those sent away for a while."""
+        """Run whichever machine is due; dial again those sent away for a while."""
         effects: list[Effect] = []
         for node in [node for node, at in self._dial_again.items() if _is_due(at, now)]:
             del self._dial_again[node]
             effects += self._absorb(self._endpoint.connect(self._dials[node], now), now)
-        if _is_due(self._ledger.next_timeout(), now):
-            effects += self.carry(self._ledger.handle_timeout(now), now)
+        for room in self._rooms:
+            if _is_due(room.next_timeout(), now):
+                effects += self.carry(room.handle_timeout(now), now)
         if _is_due(self._endpoint.next_timeout(), now):
             effects += self._absorb(self._endpoint.handle_timeout(now), now)
         return effects
 
-    def carry(self, effects: Sequence[ledger_effects.Effect], now: Instant) -> list[Effect]:
-        """Turn a ledger's effects into a node's: messages become datagrams, in order."""
+    def carry(self, effects: Sequence[RoomEffect], now: Instant) -> list[Effect]:
+        """Turn a room's effects into a node's: messages become datagrams, in order."""
         carried: list[Effect] = []
         for effect in effects:
             match effect:
-                case Send(peer, message):
-                    frame = encode(message)
-                    channel = _CHANNELS[channel_class(message)]
-                    carried.append(MessageSent(peer, channel, frame))
-                    carried += self._absorb(self._endpoint.send(peer, channel, frame, now), now)
-                case Disconnect(peer, until):
+                case Outgoing(peer, channel, data):
+                    carried.append(MessageSent(peer, channel, data))
+                    carried += self._absorb(self._endpoint.send(peer, channel, data, now), now)
+                case HangUp(peer, until):
                     carried += self._absorb(self._endpoint.close(peer, now), now)
                     if peer in self._dials:
                         self._dial_again[peer] = until
@@ -145,16 +132,19 @@ class MeshLinks:
         for effect in effects:
             match effect:
                 case MessageReceived(peer, channel, data):
-                    if channel in _LEDGER_CHANNELS:
-                        found += self.carry(self._ledger.receive_frame(peer, data, now), now)
+                    room = self._by_channel.get(channel)
+                    if room is not None:
+                        found += self.carry(room.receive(peer, channel, data, now), now)
                     elif channel is Channel.FILE:
                         found.append(effect)  # files live on the host's disk: its business
                 case SessionUp(peer):
                     found.append(effect)
-                    found += self.carry(self._ledger.peer_connected(peer, now), now)
+                    for room in self._rooms:
+                        found += self.carry(room.peer_connected(peer, now), now)
                 case SessionDown(peer):
                     found.append(effect)
-                    found += self.carry(self._ledger.peer_disconnected(peer, now), now)
+                    for room in self._rooms:
+                        found += self.carry(room.peer_disconnected(peer, now), now)
                 case _:
                     found.append(effect)
         return found

@@ -10,6 +10,9 @@ from typing import TypeAlias
 from hookprobe.detection.pipeline import DetectionEffect
 from hookprobe.dsm.effects import Observation as LedgerObservation
 from hookprobe.htp.effects import Effect as TransportEffect
+from hookprobe.identity.fingerprint import Match
+from hookprobe.neuro.effects import Observation as NeuroObservation
+from hookprobe.neuro.measurement import Counters
 from hookprobe.wire.identifiers import NodeId
 
 
@@ -56,11 +59,68 @@ class IncidentRecorded:
     final: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StandingChanged:
+    """A verifier's word about a device changed.
+
+    Attributes:
+        node: The device.
+        status: The verdict's name; only `resonant` lets its reports count.
+        trust: Its trust in basis points.
+        attestation: `software-attested` or `tpm-attested`.
+    """
+
+    node: NodeId
+    status: str
+    trust: int
+    attestation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRefused:
+    """A device's reports are not taken until a verifier certifies it again; said once."""
+
+    node: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareDiffers:
+    """A device runs on hardware that is not, or not clearly, the one it was first seen on."""
+
+    node: NodeId
+    score_bp: int
+    match: Match
+
+
+@dataclass(frozen=True, slots=True)
+class CloneSuspected:
+    """A device's hardware or image is that of other devices of its tenant."""
+
+    node: NodeId
+    others: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentOpened:
+    """A device opened the entropy commitment of a record; None if it keeps it no more."""
+
+    node: NodeId
+    index: int
+    counters: Counters | None
+
+
 Observation: TypeAlias = (
     LedgerObservation
     | TransportEffect
     | DetectionEffect
+    | NeuroObservation
     | MessageSent
     | MessageRefused
     | IncidentRecorded
+    | StandingChanged
+    | ReportRefused
+    | HardwareDiffers
+    | CloneSuspected
+    | CommitmentOpened
 )

@@ -21,6 +21,7 @@ from hookprobe.identity import directory as directories
 from hookprobe.identity import secrets
 from hookprobe.identity.device import DeviceStatus
 from hookprobe.identity.directory import Device, Directory
+from hookprobe.identity.grant import DeviceGrant
 from hookprobe.identity.secrets import NodeSecrets
 from hookprobe.node.resonance import device_state
 from hookprobe.wire import canonical
@@ -73,6 +74,18 @@ class Enrolled:
     enrolment: bytes
     device: Device
 
+    def grant(self) -> DeviceGrant:
+        """Return what a verifier must know of it; secret."""
+        ours = self.secrets
+        return DeviceGrant(
+            node=ours.node,
+            tenant=self.device.tenant,
+            signing_key=self.device.signing_key,
+            neuro=ours.neuro,
+            salt=ours.salt,
+            provisioned=ours.provisioned,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
@@ -82,6 +95,10 @@ class Mesh:
     genesis: Genesis
     directory: bytes
     nodes: tuple[Enrolled, ...]
+
+    def grants(self) -> tuple[DeviceGrant, ...]:
+        """Return the grants of the devices that attest: the edges."""
+        return tuple(node.grant() for node in self.nodes if node.device.role == "edge")
 
 
 def found(

@@ -5,6 +5,7 @@ The validator whose name sorts first dials the other, so each pair has one sessi
 
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.htp.effects import Address
+from hookprobe.node.appraisals import Appraisals
 from hookprobe.node.host import Effect
 from hookprobe.node.links import MeshLinks
 from hookprobe.wire.identifiers import NodeId
@@ -12,10 +13,19 @@ from hookprobe.wire.instant import Instant
 
 
 class ValidatorNode:
-    """Composition of a `ValidatorLedger` and its links; see `node.build.build_validator`."""
+    """Composition of a `ValidatorLedger` and its links; see `node.build.build_validator`.
 
-    def __init__(self, ledger: ValidatorLedger, links: MeshLinks) -> None:
+    Args:
+        ledger: The ledger.
+        links: Its links.
+        appraisals: What verifiers say of devices; None in a mesh without a verifier.
+    """
+
+    def __init__(
+        self, ledger: ValidatorLedger, links: MeshLinks, appraisals: Appraisals | None = None
+    ) -> None:
         self.ledger = ledger
+        self.appraisals = appraisals
         self._links = links
 
     @property

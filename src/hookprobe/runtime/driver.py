@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from hookprobe.dsm.store import Persist
 from hookprobe.errors import HostError
 from hookprobe.htp.effects import Transmit
+from hookprobe.neuro.effects import HostRequest
 from hookprobe.node.host import Effect, Node
 from hookprobe.node.observations import MessageSent, Observation
 from hookprobe.runtime.clock import Clock
@@ -35,6 +36,9 @@ class Driver:
         clock: Says what time it is.
         report: Takes every observation; must be quick.
         egress: Where everything that leaves is recorded, if it is.
+
+    Attributes:
+        perform: Carries out what an edge asks of its host; see `runtime.device_host`.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Driver:
         self._clock = clock
         self._report = report
         self._egress = egress
+        self.perform: Callable[[HostRequest], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
 
@@ -114,6 +119,9 @@ class Driver:
                 _record(self._egress, effect)
             if isinstance(effect, Transmit):
                 self._socket.send(effect.address, effect.data)
+            elif isinstance(effect, HostRequest):
+                if not self._ask_host(effect):
+                    return
             elif not isinstance(effect, Persist):
                 self._report(effect)
         self._set_timer()
@@ -125,6 +133,15 @@ class Driver:
             self._fail(error)
             return False
         return self._failed is None or not self._failed.done()
+
+    def _ask_host(self, request: HostRequest) -> bool:
+        assert self.perform is not None, "a node that measures has a host that can"
+        try:
+            self.perform(request)
+        except HostError as error:
+            self._fail(error)
+            return False
+        return True
 
     def _set_timer(self) -> None:
         due = self._node.next_timeout()

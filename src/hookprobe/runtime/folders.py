@@ -7,12 +7,15 @@ A node's folder:
     enrolment.json   its certificate, signed by the mesh authority
     genesis.json     the mesh's genesis document
     directory.json   the signed directory
+    grants.json      a verifier's only: the secret half of its devices' enrolment (0600)
     state/           ledger and status
 
-A mesh authority's folder holds authority.key (0600), genesis.json, directory.json and, as made by
-`hookprobe init mesh`, one folder for each node to be carried to its machine.
+A mesh authority's folder holds authority.key (0600), genesis.json, directory.json, in a mesh with a
+verifier grants.json (0600) and, as made by `hookprobe init mesh`, one folder for each node to be
+carried to its machine.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,12 @@ import yaml
 from hookprobe.dsm.genesis import GENESIS_MAX_BYTES
 from hookprobe.errors import HostError, MalformedError
 from hookprobe.identity.directory import DIRECTORY_MAX_BYTES
+from hookprobe.identity.grant import (
+    GRANTS_MAX_BYTES,
+    DeviceGrant,
+    decode_grants,
+    encode_grants,
+)
 from hookprobe.identity.secrets import NodeSecrets
 from hookprobe.node.provision import Authority, Enrolled, Mesh
 from hookprobe.runtime.keystore import (
@@ -38,6 +47,7 @@ ENROLMENT_FILE = "enrolment.json"
 GENESIS_FILE = "genesis.json"
 DIRECTORY_FILE = "directory.json"
 AUTHORITY_FILE = "authority.key"
+GRANTS_FILE = "grants.json"
 STATE_FOLDER = "state"
 _ENROLMENT_MAX_BYTES = 1 << 16
 
@@ -115,6 +125,23 @@ def write_authority(folder: Path, mesh: Mesh) -> None:
     write_atomically(folder / AUTHORITY_FILE, document, mode=0o600)
     write_atomically(folder / GENESIS_FILE, mesh.genesis.encode())
     write_atomically(folder / DIRECTORY_FILE, mesh.directory)
+    if any(node.device.role == "verifier" for node in mesh.nodes):
+        write_grants(folder, mesh.grants())
+
+
+def write_grants(folder: Path, grants: Sequence[DeviceGrant]) -> None:
+    """Write what a verifier must know, readable by its owner only."""
+    write_atomically(folder / GRANTS_FILE, encode_grants(grants), mode=0o600)
+
+
+def read_grants(folder: Path) -> tuple[DeviceGrant, ...]:
+    """Read the grants of a verifier or a mesh authority.
+
+    Raises:
+        HostError: Missing or readable by others.
+        MalformedError: Not a grants file; its content is never quoted.
+    """
+    return decode_grants(read_private(folder / GRANTS_FILE, limit=GRANTS_MAX_BYTES))
 
 
 def read_authority(folder: Path) -> Authority:

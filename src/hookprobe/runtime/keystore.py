@@ -68,7 +68,7 @@ def load_secrets(folder: Path) -> NodeSecrets:
     return secrets.decode(data)
 
 
-def read_private(path: Path) -> bytes:
+def read_private(path: Path, *, limit: int = 4096) -> bytes:
     """Return a secret file's content, unless others than its owner may read it.
 
     Raises:
@@ -84,4 +84,4 @@ def read_private(path: Path) -> bytes:
         raise HostError(
             f"{path}: rights {mode & 0o777:o} let others read it", hint=f"chmod 600 {path}"
         )
-    return read_file(path, limit=4096)
+    return read_file(path, limit=limit)

@@ -27,6 +27,7 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND
 
 HOST = "127.0.0.1"
+VERIFIER = "verifier-1"
 EVE_FILE = "eve.json"
 EGRESS_FILE = "egress.bin"
 _LINE_MAX_BYTES = 1 << 20
@@ -38,7 +39,7 @@ class MeshShape:
     """What to found.
 
     Attributes:
-        validators: How many.
+        validators: How many; a verifier, `VERIFIER`, is always beside them.
         edges: Name and tenant of each edge.
         epoch_ms: Length of an epoch.
         settings: Further settings of every node, as a nested mapping of `hookprobe.yaml`.
@@ -79,11 +80,12 @@ class LocalMesh:
         self._found(shape)
 
     def _found(self, shape: MeshShape) -> None:
-        ports = free_ports(shape.validators)
+        *ports, last = free_ports(shape.validators + 1)
         plans = [
             NodePlan(NodeId(f"validator-{i + 1}"), "validator", "operator", f"{HOST}:{port}")
             for i, port in enumerate(ports)
         ]
+        plans.append(NodePlan(NodeId(VERIFIER), "verifier", "operator", f"{HOST}:{last}"))
         plans += [NodePlan(NodeId(name), "edge", tenant) for name, tenant in shape.edges]
         folders.make_folder(self.folder)
         mesh = provision.found(
@@ -94,6 +96,8 @@ class LocalMesh:
         for plan, enrolled in zip(plans, mesh.nodes, strict=True):
             settings = _settings(plan, shape.settings)
             folders.write_node(self.folder / plan.node, enrolled, documents, settings)
+            if plan.role == "verifier":
+                folders.write_grants(self.folder / plan.node, mesh.grants())
             self._roles[plan.node] = plan.role
 
     def state_of(self, name: str) -> Path:

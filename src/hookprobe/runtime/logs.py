@@ -15,8 +15,20 @@ from enum import Enum, IntEnum
 from hookprobe.detection.incident import Incident
 from hookprobe.detection.pipeline import HealthReported, LineRefused
 from hookprobe.dsm import effects as ledger
+from hookprobe.errors import HookProbeError
 from hookprobe.htp import effects as transport
-from hookprobe.node.observations import IncidentRecorded, MessageRefused, MessageSent, Observation
+from hookprobe.neuro import effects as neuro
+from hookprobe.node.observations import (
+    CloneSuspected,
+    CommitmentOpened,
+    HardwareDiffers,
+    IncidentRecorded,
+    MessageRefused,
+    MessageSent,
+    Observation,
+    ReportRefused,
+    StandingChanged,
+)
 from hookprobe.wire.instant import Instant, format_iso
 
 
@@ -67,6 +79,24 @@ _LEVELS: dict[type[object], Level] = {
     HealthReported: Level.DEBUG,
     IncidentRecorded: Level.INFO,
     MessageRefused: Level.WARNING,
+    neuro.VerdictHeard: Level.DEBUG,
+    neuro.Appraised: Level.DEBUG,
+    neuro.TrustChanged: Level.DEBUG,
+    neuro.BaselineLearned: Level.WARNING,
+    neuro.Rebased: Level.INFO,
+    neuro.ForkFound: Level.ERROR,
+    neuro.ClockStepped: Level.WARNING,
+    neuro.ClockAwaited: Level.WARNING,
+    neuro.ClockAstray: Level.WARNING,
+    neuro.BacklogFull: Level.ERROR,
+    neuro.ResyncNeeded: Level.ERROR,
+    neuro.DeviceSilent: Level.WARNING,
+    neuro.BatchRefused: Level.WARNING,
+    StandingChanged: Level.WARNING,
+    ReportRefused: Level.WARNING,
+    HardwareDiffers: Level.ERROR,
+    CloneSuspected: Level.ERROR,
+    CommitmentOpened: Level.INFO,
 }
 
 _PRIVATE = (transport.Address, Incident)
@@ -138,6 +168,10 @@ class JsonLog:
             return
         fields = describe(observation, private=self._least <= Level.DEBUG)
         self.event(type(observation).__name__, level, **fields)
+
+    def failed(self, error: HookProbeError) -> None:
+        """Write down something that failed and is tried again."""
+        self.event("Failed", Level.ERROR, code=error.code, reason=error.message, hint=error.hint)
 
     def event(self, name: str, level: Level, **fields: object) -> None:
         """Write one line of the shell's own."""

@@ -21,9 +21,8 @@ from hookprobe.neuro.backends.engine import EngineFactory
 from hookprobe.neuro.effects import AppendRecord, Effect, SaveSnapshot, TrimLog
 from hookprobe.neuro.measurement import Components, Opening, commit
 from hookprobe.neuro.snapshot import SNAPSHOT_BYTES, Snapshot
-from hookprobe.neuro.state import NeuroState
 from hookprobe.neuro.ter import Ter
-from hookprobe.neuro.weights import derive_seed
+from hookprobe.node.resonance import FIRST_EPOCH, device_state
 from hookprobe.runtime.host_sensors import SYS, HostSensors, read_text
 from hookprobe.runtime.integrity import Integrity, Places
 from hookprobe.runtime.keystore import read_file, write_atomically
@@ -32,17 +31,11 @@ from hookprobe.runtime.ter_log import SNAPSHOT_FILE, TerLog
 from hookprobe.wire.instant import Instant
 
 SYSTEM_CONFIG = Path("/etc/hookprobe")
-FIRST_EPOCH = 0
 _RTC = Path("/sys/class/rtc/rtc0")
 _HYPERVISOR_CLOCK = Path("/dev/ptp0")
 _HYPERVISOR_SOURCES = ("kvm-clock", "hyperv", "xen")
 _TIMEX_BYTES = 256  # struct timex has 208; all zero asks without setting anything
 _TIME_ERROR = 5  # adjtimex: the clock is not synchronized
-
-
-def fresh_state(ours: NodeSecrets, epoch: int, engine: EngineFactory) -> NeuroState:
-    """Return the state an epoch begins with."""
-    return NeuroState(derive_seed(ours.neuro, ours.salt, ours.provisioned, epoch), engine)
 
 
 class DeviceStore:
@@ -75,7 +68,7 @@ class DeviceStore:
             data = read_file(self._snapshot, limit=SNAPSHOT_BYTES)
             start = snapshot.decode(data, engine)
         else:
-            start = Snapshot(FIRST_EPOCH, fresh_state(ours, FIRST_EPOCH, engine))
+            start = Snapshot(FIRST_EPOCH, device_state(ours, FIRST_EPOCH, engine))
         read = self.log.peek if read_only else self.log.open
         kept = read(start.epoch, start.state.count)
         records = kept.records[start.state.count - kept.first :]

@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hookprobe.config.load import Config
@@ -21,24 +21,37 @@ from hookprobe.errors import ConfigError, HostError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, RefusedReason, SendRefused
 from hookprobe.identity.directory import parse_address
-from hookprobe.node.build import Documents, Parts, Settings, build_edge, build_validator
+from hookprobe.neuro.config import NeuroConfig
+from hookprobe.node.build import (
+    Documents,
+    Parts,
+    Settings,
+    build_edge,
+    build_validator,
+    build_verifier,
+)
 from hookprobe.node.edge import EdgeNode
 from hookprobe.node.host import Effect, FileNode, Node
 from hookprobe.node.observations import Observation
 from hookprobe.node.sensors import Place
-from hookprobe.runtime import file_control, folders, status
+from hookprobe.node.verifier import VerifierNode
+from hookprobe.runtime import control, file_control, folders, status, verifier_desk
 from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.device_host import DeviceHost, read_history
 from hookprobe.runtime.driver import Driver
 from hookprobe.runtime.egress import EgressRecord
 from hookprobe.runtime.file_conversation import Room
 from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
+from hookprobe.runtime.folders import NodeFolder
 from hookprobe.runtime.logs import JsonLog, Level
+from hookprobe.runtime.neuro_device import DeviceStore, host_capture
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
+from hookprobe.runtime.verifier_desk import VerifierDesk
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND
+from hookprobe.wire.instant import MILLISECOND, Duration
 
 TAIL_EVERY_S = 0.05
 STATUS_EVERY_S = 1.0
@@ -57,6 +70,8 @@ class _Process:
     state: Path
     log: JsonLog
     files: FileService
+    device: DeviceHost | None
+    desk: VerifierDesk | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +91,17 @@ def settings_of(config: Config) -> Settings:
         quorum_alarm_us=config.integer("dsm.quorum_alarm_ms") * MILLISECOND,
         epoch_gap_us=config.integer("dsm.epoch_gap_ms") * MILLISECOND,
     )
-    answering = config.text("dsm.node.role") == "validator"
+    answering = config.text("dsm.node.role") in {"validator", "verifier"}
     transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
     incidents = IncidentConfig(idle_us=config.integer("sensors.idle_ms") * MILLISECOND)
     home = config.texts("sensors.home_networks") or HOME_NETWORKS
     detection = DetectionConfig(home_networks=home, incidents=incidents)
-    return Settings(ledger, transport, detection)
+    neuro = NeuroConfig(
+        interval_us=Duration(config.integer("neuro.interval_ms") * MILLISECOND),
+        grace_us=Duration(config.integer("neuro.grace_ms") * MILLISECOND),
+        backend=config.text("neuro.backend"),
+    )
+    return Settings(ledger, transport, detection, neuro)
 
 
 def sensors_of(config: Config) -> dict[str, Sensor]:
@@ -108,7 +128,7 @@ def run(config: Config, role: str, log: JsonLog, *, stop_with_stdin: bool = Fals
 
     Args:
         config: The node's settings.
-        role: edge or validator.
+        role: edge, validator or verifier.
         log: Takes observations.
         stop_with_stdin: Also stop when standard input ends, so that a node started by a program
             never outlives it.
@@ -136,24 +156,13 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = SqliteStore(state)
     egress = _egress(config)
-    clock = Clock()
     try:
-        documents = Documents(folder.secrets, folder.enrolment, folder.genesis, folder.directory)
-        parts = Parts(store, secrets.token_bytes, clock.now())
-        sensors = sensors_of(config) if role == "edge" else {}
-        node = _build(role, documents, settings_of(config), parts, sensors)
-        validators = len(decode_genesis(folder.genesis).validators)
-        board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators))
-        socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
-        carrier = _FileCarrier(node, clock)
-        files = FileService(carrier.carry, *_file_settings(config), clock)
-        observers = (log.report, board.report, files.report)
-        driver = Driver(node, socket, store, clock, _each(observers), egress)
-        carrier.execute = driver.execute
+        built = _build(role, config, folder, store)
+        process = _join(built, config, folder, log, (store, egress))
         log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
-        process = _Process(driver, socket, board, clock, state, log, files)
         stop = _stop_event(stop_with_stdin)
-        await _serve(process, node, stop, _Sensors(sensors, config.text("sensors.start")))
+        sensors = _Sensors(sensors_of(config), config.text("sensors.start"))
+        await _serve(process, built.node, stop, sensors)
         log.event("Stopped", Level.INFO, node=folder.secrets.node)
     finally:
         store.close()
@@ -161,21 +170,65 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
             egress.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A node, and its history on disk if it is an edge."""
+
+    node: FileNode
+    history: DeviceStore | None = None
+
+
+def _join(
+    built: _Built,
+    config: Config,
+    folder: NodeFolder,
+    log: JsonLog,
+    kept: tuple[SqliteStore, EgressRecord | None],
+) -> _Process:
+    """Put a node and its surroundings together."""
+    clock, genesis, node = Clock(), decode_genesis(folder.genesis), built.node
+    validators = len(genesis.validators)
+    role, state = config.text("dsm.node.role"), config.file("state.path")
+    board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators))
+    socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
+    carrier = _FileCarrier(node, clock)
+    files = FileService(carrier.carry, *_file_settings(config), clock)
+    observers = [log.report, board.report, files.report]
+    device, desk = None, None
+    if isinstance(node, EdgeNode) and built.history is not None:
+        measuring = host_capture(config.path, secrets.token_bytes)
+        device = DeviceHost(node, built.history, measuring, clock, log.failed)
+    if isinstance(node, VerifierNode):
+        desk = VerifierDesk(node, genesis.ca_keys, clock)
+        observers.append(desk.report)
+    driver = Driver(node, socket, kept[0], clock, _each(observers), kept[1])
+    if device is not None:
+        driver.perform = device.perform
+    for speaker in (carrier, device, desk):
+        if speaker is not None:
+            speaker.execute = driver.execute
+    return _Process(driver, socket, board, clock, state, log, files, device, desk)
+
+
 def _egress(config: Config) -> EgressRecord | None:
     path = config.text("egress.path")
     return EgressRecord(config.folder / path) if path else None
 
 
-def _build(
-    role: str,
-    documents: Documents,
-    settings: Settings,
-    parts: Parts,
-    sensors: Mapping[str, Sensor],
-) -> FileNode:
-    if role == "edge":
-        return build_edge(documents, settings, parts, sensors)
-    return build_validator(documents, settings, parts)
+def _build(role: str, config: Config, folder: NodeFolder, store: SqliteStore) -> _Built:
+    documents = Documents(folder.secrets, folder.enrolment, folder.genesis, folder.directory)
+    settings = settings_of(config)
+    parts = Parts(store, secrets.token_bytes, Clock().now())
+    match role:
+        case "edge":
+            history = DeviceStore(config.file("state.path"))
+            parts = replace(parts, history=read_history(history, folder.secrets, config))
+            return _Built(build_edge(documents, settings, parts, sensors_of(config)), history)
+        case "verifier":
+            grants = folders.read_grants(config.file("identity.path"))
+            return _Built(build_verifier(documents, settings, parts, grants))
+        case _:
+            return _Built(build_validator(documents, settings, parts))
 
 
 def _file_settings(config: Config) -> tuple[Path | None, StoreLimits]:
@@ -234,8 +287,12 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
     chores = [
         asyncio.create_task(_write_status(process)),
         asyncio.create_task(process.files.run()),
-        asyncio.create_task(file_control.serve(file_control.bind(process.state), process.files)),
+        _answer(process, file_control.SOCKET_FILE, file_control.answering(process.files)),
     ]
+    if process.device is not None:
+        chores.append(asyncio.create_task(process.device.run()))
+    if process.desk is not None:
+        chores.append(_answer(process, verifier_desk.SOCKET_FILE, process.desk.perform))
     if isinstance(node, EdgeNode):
         chores += [
             asyncio.create_task(_follow(process, node, path, sensors.start))
@@ -255,6 +312,11 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
             task.cancel()
         await process.files.end()
         _write_board(process)
+
+
+def _answer(process: _Process, name: str, perform: control.Perform) -> asyncio.Task[None]:
+    listener = control.bind(process.state, name)
+    return asyncio.create_task(control.serve(listener, perform))
 
 
 async def _follow(process: _Process, node: EdgeNode, path: str, start: str) -> None:

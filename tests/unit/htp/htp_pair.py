@@ -107,7 +107,9 @@ class Host:
 
     def enlist(self, *, active: bool = True, checked: bool = True) -> RegisteredPeer:
         return RegisteredPeer(
-            self.identity.signer.public_key, active, self.weights.fingerprint if checked else None
+            self.identity.signer.public_key,
+            active,
+            (self.weights.fingerprint,) if checked else None,
         )
 
     def pin(self) -> PinnedPeer:

@@ -388,7 +388,7 @@ def test_12_a_node_that_may_not_enter_gets_a_sealed_reject_of_equal_size(
         {
             NodeId("suspended"): node.enlist(active=False),
             NodeId("impostor"): good._replace(public_key=validator.identity.signer.public_key),
-            NodeId("drifted"): good._replace(w_fingerprint=b"d" * 64),
+            NodeId("drifted"): good._replace(w_fingerprints=(b"d" * 64,)),
             NodeId("replayer"): good,
         }
     )

@@ -1,7 +1,7 @@
 """A device and its verifier, joined by hand, with durable storage that a crash leaves behind."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
@@ -106,7 +106,7 @@ class Desk:
     verified: list[tuple[int, tuple[Ter, ...]]] = field(default_factory=list)
     nonce: bytes = b""
 
-    def run(self, effects: list[Effect], crash_after: int | None = None) -> list[Effect]:
+    def run(self, effects: Sequence[Effect], crash_after: int | None = None) -> Sequence[Effect]:
         for done, effect in enumerate(effects):
             if done == crash_after:
                 raise CrashError
@@ -134,7 +134,7 @@ class Desk:
         return verdict_of(effects)
 
 
-def verdict_of(effects: list[Effect]) -> Verdict:
+def verdict_of(effects: Sequence[Effect]) -> Verdict:
     (found,) = [effect for effect in effects if isinstance(effect, Appraised)]
     return found.verdict
 
@@ -188,7 +188,7 @@ class Box:
             raise CrashError
         self.count += 1
 
-    def run(self, effects: list[Effect]) -> None:
+    def run(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             self.step()
             self.seen.append(effect)

@@ -39,7 +39,7 @@ from hookprobe.neuro.effects import (
 )
 from hookprobe.neuro.snapshot import Snapshot
 from hookprobe.neuro.state import NeuroState, Parts
-from hookprobe.neuro.ter import checksum
+from hookprobe.neuro.ter import checksum, hash_record
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.wire.instant import MINUTE, SECOND, Instant
 
@@ -204,7 +204,8 @@ def test_a_device_that_cannot_go_on_makes_no_more_records(answer: Answer, reason
 def test_a_verifier_that_forgot_what_it_acknowledged_needs_a_resync() -> None:
     made = attester()
     record_of(made, READING, minute(0))
-    made.receive_answer(Answer(Verdict.RESONANT, 0, 1, b"n" * 16))
+    last = hash_record(made.state.previous)
+    made.receive_answer(Answer(Verdict.RESONANT, 0, 1, b"n" * 16, last))
     effects = made.receive_answer(Answer(None, 0, 0, b"n" * 16))
     assert isinstance(effects[-1], ResyncNeeded)
 
@@ -282,8 +283,25 @@ def test_what_was_verified_before_cannot_be_edited_after() -> None:
     box.log[1] = dataclasses.replace(box.log[1], h_entropy=bytes(32))
     box.restart()
     greet(box, at)
-    box.tick(2)
-    assert deliver(box, at, minute(2)) == [Verdict.REJECT_CRC]
+    # What it holds goes out as evidence: two records under one index, both signed by its key.
+    assert deliver(box, at, minute(2)) == [Verdict.FORK]
+    assert at.verifier.standing(NODE).forked
+    assert any(isinstance(effect, ResyncNeeded) for effect in box.seen)
+
+
+def test_a_lost_tail_is_no_fork_but_stops_the_device() -> None:
+    """The verifier has more of the same records: nobody contradicts, but a gap is left."""
+    box, at = Box(), desk()
+    greet(box, at)
+    for i in range(3):
+        box.tick(i)
+        deliver(box, at, minute(i))
+    del box.log[2:]
+    box.restart()
+    greet(box, at)
+    assert deliver(box, at, minute(3)) == [Verdict.REJECT_SEQ]
+    assert not at.verifier.standing(NODE).forked
+    assert any(isinstance(effect, ResyncNeeded) for effect in box.seen)
 
 
 MINUTES = 4

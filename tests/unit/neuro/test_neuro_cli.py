@@ -14,9 +14,10 @@ from hookprobe.crypto.signing import Ed25519
 from hookprobe.errors import ConfigError, MalformedError
 from hookprobe.neuro import manifest as manifests
 from hookprobe.neuro.snapshot import Snapshot
+from hookprobe.node.resonance import device_state
 from hookprobe.runtime import folders
 from hookprobe.runtime.keystore import load_secrets
-from hookprobe.runtime.neuro_device import DeviceStore, fresh_state
+from hookprobe.runtime.neuro_device import DeviceStore
 from hookprobe.runtime.openings import Openings
 
 OLD, NEW = "cd" * 20, "ab" * 20
@@ -145,18 +146,18 @@ def test_log_and_snapshot_of_different_histories_are_refused(mesh: Path, tmp_pat
     records = history(3)
     for index, record in enumerate(records):
         store.execute(AppendRecord(0, index, record))
-    state = fresh_state(ours, 0, PureEngine)
+    state = device_state(ours, 0, PureEngine)
     state.advance(records[:2])
     store.execute(SaveSnapshot(0, 2, encode(Snapshot(0, state))))
     start, left = DeviceStore(tmp_path).open(ours, PureEngine)
     assert (start.state.count, left) == (2, (records[2],))
-    other = fresh_state(ours, 0, PureEngine)
+    other = device_state(ours, 0, PureEngine)
     other.advance([records[0], *history(2, {1: b"e" * 20})[1:]])
     store.execute(SaveSnapshot(0, 2, encode(Snapshot(0, other))))
     with pytest.raises(VerificationError, match="different"):
         DeviceStore(tmp_path).open(ours, PureEngine)
     store.execute(TrimLog(0, 2))
-    store.execute(SaveSnapshot(1, 0, encode(Snapshot(1, fresh_state(ours, 1, PureEngine)))))
+    store.execute(SaveSnapshot(1, 0, encode(Snapshot(1, device_state(ours, 1, PureEngine)))))
     assert DeviceStore(tmp_path).open(ours, PureEngine)[1] == ()
 
 

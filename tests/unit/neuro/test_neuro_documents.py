@@ -121,7 +121,7 @@ def test_manifests_that_make_no_sense_are_not_signed() -> None:
 
 def test_answers_have_one_encoding() -> None:
     for verdict in (None, *Verdict):
-        answer = Answer(verdict, 2, 7, b"n" * 16, b"word")
+        answer = Answer(verdict, 2, 7, b"n" * 16, b"l" * 32, b"word")
         assert decode_answer(answer.encode()) == answer
     data = Answer(None, 2, 7, b"n" * 16).encode()
     for bad in (b"{}", data[:-1], data.replace(b'""', b'"so-so"', 1), data.replace(b"6e", b"6E")):

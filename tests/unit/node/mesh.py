@@ -1,7 +1,8 @@
 """A mesh of real nodes in memory: one clock, datagrams that arrive, stores that remember."""
 
+import hashlib
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from hookprobe.detection.config import DetectionConfig, IncidentConfig
@@ -10,15 +11,41 @@ from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.store import MemoryStore, Persist
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, Transmit
+from hookprobe.neuro.attester import Reading
+from hookprobe.neuro.backends.numpy_engine import NumpyEngine
+from hookprobe.neuro.config import NeuroConfig
+from hookprobe.neuro.effects import (
+    AppendRecord,
+    FindOpening,
+    HostRequest,
+    MeasureHost,
+    SaveSnapshot,
+    TrimLog,
+)
+from hookprobe.neuro.measurement import Counters, Opening, commit
+from hookprobe.neuro.messages import Place
+from hookprobe.neuro.snapshot import Snapshot, decode
+from hookprobe.neuro.state import NeuroState
+from hookprobe.neuro.ter import Ter
 from hookprobe.node import provision
-from hookprobe.node.build import Documents, Parts, Settings, build_edge, build_validator
+from hookprobe.node.build import (
+    DeviceHistory,
+    Documents,
+    Parts,
+    Settings,
+    build_edge,
+    build_validator,
+    build_verifier,
+)
 from hookprobe.node.edge import EdgeNode
 from hookprobe.node.host import Effect
 from hookprobe.node.observations import MessageSent, Observation
 from hookprobe.node.provision import Enrolled, Mesh, NodePlan
+from hookprobe.node.resonance import device_state
 from hookprobe.node.validator import ValidatorNode
+from hookprobe.node.verifier import VerifierNode
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, SECOND, Duration, Instant
 
 START = Instant(1_800_000_000 * SECOND)  # after every recording
 T = TypeVar("T")
@@ -35,7 +62,34 @@ SETTINGS = Settings(
     ),
     HtpConfig(retry_initial_us=200 * MILLISECOND, silence_us=5 * SECOND),
     DetectionConfig(incidents=IncidentConfig(idle_us=2 * SECOND)),
+    NeuroConfig(interval_us=SECOND, grace_us=Duration(30 * SECOND), backend="numpy"),
 )
+VERIFIER = "verifier-1"
+
+
+GOLDEN = hashlib.sha256(b"golden").digest()[:20]
+EVIL = hashlib.sha256(b"evil").digest()[:20]
+
+
+@dataclass
+class DeviceDisk:
+    """What an edge's host measures, and what its NEURO disk holds; a copy of it is a clone."""
+
+    measured: bytes = GOLDEN
+    snapshot: bytes = b""
+    first: int = 0
+    log: list[Ter] = field(default_factory=list)
+    openings: dict[Place, Opening] = field(default_factory=dict)
+    salt: bytes = b"salt"
+
+    def measure(self, now: Instant) -> tuple[Reading, Opening]:
+        salt = hashlib.sha256(self.salt + now.to_bytes(8, "big")).digest()[:16]
+        opening = Opening(salt, Counters(cpu_busy=now % (1 << 60)))
+        return Reading(commit(opening), self.measured), opening
+
+    def history(self, fresh: NeuroState) -> DeviceHistory:
+        start = decode(self.snapshot, NumpyEngine) if self.snapshot else Snapshot(0, fresh)
+        return DeviceHistory(start, tuple(self.log[start.state.count - self.first :]))
 
 
 @dataclass
@@ -45,12 +99,23 @@ class Host:
     name: str
     address: Address
     store: MemoryStore = field(default_factory=MemoryStore)
-    node: EdgeNode | ValidatorNode | None = None
+    node: EdgeNode | ValidatorNode | VerifierNode | None = None
+    disk: DeviceDisk = field(default_factory=DeviceDisk)
     seen: list[Observation] = field(default_factory=list)
     datagrams: list[bytes] = field(default_factory=list)
 
     def of(self, kind: type[T]) -> list[T]:
         return [item for item in self.seen if isinstance(item, kind)]
+
+    @property
+    def validator(self) -> ValidatorNode:
+        assert isinstance(self.node, ValidatorNode)
+        return self.node
+
+    @property
+    def verifier(self) -> VerifierNode:
+        assert isinstance(self.node, VerifierNode)
+        return self.node
 
     @property
     def edge(self) -> EdgeNode:
@@ -62,9 +127,18 @@ class Host:
 
 
 class MemoryMesh:
-    """Founds and runs a mesh; `loss` drops datagrams, seeded."""
+    """Founds and runs a mesh; `loss` drops datagrams, seeded; `verified` adds a verifier."""
 
-    def __init__(self, edges: tuple[str, ...], *, loss: float = 0.0, seed: int = 1) -> None:
+    def __init__(
+        self,
+        edges: tuple[str, ...],
+        *,
+        loss: float = 0.0,
+        seed: int = 1,
+        verified: bool = False,
+        settings: Settings = SETTINGS,
+        epoch_us: int = EPOCH_US,
+    ) -> None:
         self.dice = random.Random(seed)
         self.now = START
         self.loss = loss
@@ -77,8 +151,10 @@ class MemoryMesh:
             NodePlan(NodeId(name), "validator", "operator", f"10.9.0.{i + 1}:4719")
             for i, name in enumerate(names)
         ]
+        if verified:
+            plans.append(NodePlan(NodeId(VERIFIER), "verifier", "operator", "10.9.0.5:4719"))
         plans += [NodePlan(NodeId(name), "edge", f"tenant-{name}") for name in edges]
-        self.mesh: Mesh = provision.found(NodeId("test"), plans, EPOCH_US, START, self.random_bytes)
+        self.mesh: Mesh = provision.found(NodeId("test"), plans, epoch_us, START, self.random_bytes)
         self.hosts: dict[str, Host] = {}
         self.by_address: dict[Address, Host] = {}
         for i, enrolled in enumerate(self.mesh.nodes):
@@ -86,6 +162,7 @@ class MemoryMesh:
             self.hosts[host.name] = self.by_address[host.address] = host
         self.wires: list[tuple[Instant, int, Address, Address, bytes]] = []
         self._sent = 0
+        self.settings = settings
         for name in self.hosts:
             self.boot(name)
 
@@ -105,10 +182,15 @@ class MemoryMesh:
             self.mesh.directory,
         )
         parts = Parts(host.store, self.random_bytes, self.now)
+        settings = self.settings
         if enrolled.device.role == "edge":
-            host.node = build_edge(documents, SETTINGS, parts, {EVE_PATH: Sensor("suricata")})
+            fresh = device_state(enrolled.secrets, engine=NumpyEngine)
+            parts = replace(parts, history=host.disk.history(fresh))
+            host.node = build_edge(documents, settings, parts, {EVE_PATH: Sensor("suricata")})
+        elif enrolled.device.role == "verifier":
+            host.node = build_verifier(documents, settings, parts, self.mesh.grants())
         else:
-            host.node = build_validator(documents, SETTINGS, parts)
+            host.node = build_validator(documents, settings, parts)
         self.execute(host, host.node.start(self.now))
 
     def crash(self, name: str) -> None:
@@ -122,8 +204,36 @@ class MemoryMesh:
             elif isinstance(effect, Transmit):
                 host.datagrams.append(effect.data)
                 self._carry(host, effect)
+            elif isinstance(effect, HostRequest):
+                self._perform(host, effect)
             else:
                 host.seen.append(effect)
+
+    def _perform(self, host: Host, request: HostRequest) -> None:
+        """Do what an edge asks of its machine."""
+        disk, edge = host.disk, host.edge
+        match request:
+            case MeasureHost():
+                reading, opening = disk.measure(self.now)
+                effects = edge.receive_reading(reading, self.now)
+                for effect in effects:
+                    if isinstance(effect, AppendRecord):
+                        disk.openings[Place(effect.epoch, effect.index)] = opening
+                self.execute(host, effects)
+            case AppendRecord(_, index, record):
+                disk.log.append(record)
+                self.execute(host, edge.receive_appended(index, self.now))
+            case SaveSnapshot(_, index, data):
+                disk.snapshot = data
+                if not index:
+                    disk.log, disk.first = [], 0
+            case TrimLog(_, first):
+                del disk.log[: first - disk.first]
+                disk.first = first
+            case FindOpening(place):
+                opened = disk.openings.get(place)
+                data = opened.encode() if opened is not None else b""
+                self.execute(host, edge.receive_opening(place, data, self.now))
 
     def _carry(self, host: Host, effect: Transmit) -> None:
         """Lose, delay, double or damage a datagram; nothing crosses a partition."""

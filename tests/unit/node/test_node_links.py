@@ -11,6 +11,7 @@ from hookprobe.htp.seams import LocalIdentity, PinnedPeer, RegisteredPeer, Seams
 from hookprobe.node.host import Effect as NodeEffect
 from hookprobe.node.links import MeshLinks
 from hookprobe.node.observations import MessageSent
+from hookprobe.node.rooms import LedgerRoom, carried
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
 
@@ -84,7 +85,7 @@ class Pair:
         key = AgreementKey(b"k" * 32)
         pinned = PinnedPeer(BOB, self.addresses[BOB], key.public_key)
         self.links = {
-            node: MeshLinks(self.endpoint(node, key), self.ledgers[node], dials)
+            node: MeshLinks(self.endpoint(node, key), [LedgerRoom(self.ledgers[node])], dials)
             for node, dials in ((ALICE, [pinned]), (BOB, []))
         }
         self.seen: list[NodeEffect] = []
@@ -128,7 +129,7 @@ def test_sessions_and_messages_reach_the_ledger() -> None:
     pair.wait(1)
     assert ("up", BOB) in pair.ledgers[ALICE].told
     assert ("up", ALICE) in pair.ledgers[BOB].told
-    sent = pair.links[ALICE].carry([Send(BOB, GetHeads())], pair.now)
+    sent = pair.links[ALICE].carry(carried([Send(BOB, GetHeads())]), pair.now)
     pair.carry(ALICE, sent)
     assert pair.ledgers[BOB].frames == [encode(GetHeads())]
     assert [item.data for item in sent if isinstance(item, MessageSent)] == [encode(GetHeads())]
@@ -138,7 +139,7 @@ def test_a_peer_sent_away_is_dialled_again_when_its_time_is_over() -> None:
     pair = Pair()
     pair.wait(1)
     until = Instant(pair.now + 20 * SECOND)
-    pair.carry(ALICE, pair.links[ALICE].carry([Disconnect(BOB, until)], pair.now))
+    pair.carry(ALICE, pair.links[ALICE].carry(carried([Disconnect(BOB, until)]), pair.now))
     assert pair.ledgers[ALICE].told[-1] == ("down", BOB)
     pair.wait(10)
     assert pair.links[ALICE].peers == ()

@@ -18,7 +18,12 @@ from hookprobe.errors import LocalError, UnavailableError, VerificationError
 from hookprobe.identity.directory import accept
 from hookprobe.node.build import SCHEMES, Documents, Parts, build_edge
 from hookprobe.node.observations import IncidentRecorded
-from hookprobe.node.resonance import DeviceResonance, EnrolledFingerprints, device_state
+from hookprobe.node.resonance import (
+    DeviceResonance,
+    EnrolledFingerprints,
+    KnownFingerprints,
+    device_state,
+)
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -185,7 +190,7 @@ def test_fingerprints_are_the_enrolled_ones() -> None:
     enrolled = mesh.enrolled("edge-a")
     source = DeviceResonance(NodeId("edge-a"), device_state(enrolled.secrets))
     directory = accept(mesh.mesh.directory, mesh.mesh.genesis.ca_keys, Ed25519(), START)
-    check = EnrolledFingerprints(directory)
+    check = KnownFingerprints(EnrolledFingerprints(directory))
     challenge = bytes(32) + b"h" * 32
     rdv, posf = source.respond(challenge)
     assert check.check(NodeId("edge-a"), source.w_fingerprint(), challenge, rdv, posf)

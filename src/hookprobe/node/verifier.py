@@ -1,0 +1,44 @@
+"""A verifier: it replays the histories of the mesh's devices and tells validators whose hold.
+
+Edges dial it; it dials the validators. It writes no chain and has no vote.
+"""
+
+from hookprobe.htp.effects import Address
+from hookprobe.node.host import Effect
+from hookprobe.node.links import MeshLinks
+from hookprobe.node.rooms import RoomEffect
+from hookprobe.node.verification import Verification
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import Instant
+
+
+class VerifierNode:
+    """Composition of a `Verification` and its links; see `node.build.build_verifier`."""
+
+    def __init__(self, verification: Verification, links: MeshLinks) -> None:
+        self.verification = verification
+        self._links = links
+
+    @property
+    def peers(self) -> tuple[NodeId, ...]:
+        """The peers with a live session, sorted."""
+        return self._links.peers
+
+    def start(self, now: Instant) -> list[Effect]:
+        return self._links.start(now)
+
+    def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
+        return self._links.receive_datagram(data, address, now)
+
+    def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
+        return self._links.send_file(peer, data, now)
+
+    def carry(self, effects: list[RoomEffect], now: Instant) -> list[Effect]:
+        """Carry out what an operator's order to `verification` returned."""
+        return self._links.carry(effects, now)
+
+    def next_timeout(self) -> Instant | None:
+        return self._links.next_timeout()
+
+    def handle_timeout(self, now: Instant) -> list[Effect]:
+        return self._links.handle_timeout(now)
