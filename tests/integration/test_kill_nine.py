@@ -11,7 +11,7 @@ import pytest
 from hookprobe.dsm.checkpoint import decode_final
 from hookprobe.dsm.microblock import decode_block
 from hookprobe.dsm.store import Table
-from hookprobe.runtime.local_mesh import LocalMesh, LogLine, MeshShape
+from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, LogLine, MeshShape
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.wire.instant import Instant, format_iso
 
@@ -22,7 +22,10 @@ SHAPE = MeshShape(
     validators=4,
     edges=tuple((name, f"tenant-{name}") for name in EDGES),
     epoch_ms=400,
-    settings={"dsm": {"epoch_gap_ms": 100, "propose_grace_ms": 50}},
+    settings={
+        "dsm": {"epoch_gap_ms": 100, "propose_grace_ms": 50},
+        "neuro": {"interval_ms": 1000},
+    },
 )
 
 
@@ -48,6 +51,17 @@ def alert(number: int) -> bytes:
     return json.dumps(record).encode() + b"\n"
 
 
+# A kill may never look like a second device or a lying one.
+FORKS = (
+    "ForkDetected",
+    "NodeQuarantined",
+    "MisbehaviourDetected",
+    "ForkFound",
+    "ResyncNeeded",
+    "BacklogFull",
+)
+
+
 class Watcher:
     """Collects what nodes said."""
 
@@ -55,12 +69,15 @@ class Watcher:
         self.recorded: dict[str, list[str]] = {name: [] for name in EDGES}
         self.complaints: list[str] = []
         self.forks: list[LogLine] = []
+        self.standing: dict[str, str] = {}
 
     def take(self, line: LogLine) -> None:
         if line.event == "IncidentRecorded":
             self.recorded[line.node].append(str(line.fields["block_id"]))
-        elif line.event in {"ForkDetected", "NodeQuarantined", "MisbehaviourDetected"}:
+        elif line.event in FORKS:
             self.forks.append(line)
+        elif line.event == "Appraised":
+            self.standing[str(line.fields["node"])] = str(line.fields["verdict"])
         elif line.event == "Ended" and line.fields["complaint"]:
             self.complaints.append(f"{line.node}: {line.fields['complaint']}")
 
@@ -75,13 +92,13 @@ class Watcher:
 
 async def torment(mesh: LocalMesh, watcher: Watcher, dice: random.Random) -> int:
     """Feed and kill until enough kills; return how many alerts were fed."""
-    everyone = (*EDGES, *VALIDATORS)
+    everyone = (*EDGES, *VALIDATORS, VERIFIER)
     await mesh.start(everyone)
     listening = asyncio.create_task(watcher.listen(mesh))
     fed = 0
     for _ in range(KILLS):
         # Edges three times as often: their chains are what must not fork.
-        victim = dice.choice(EDGES * 4 + VALIDATORS)
+        victim = dice.choice((*EDGES * 4, *VALIDATORS, VERIFIER))
         for name in EDGES:
             mesh.feed(name, b"".join(alert(fed + i) for i in range(3)))
             fed += 3
@@ -121,6 +138,7 @@ def test_two_hundred_kills_lose_nothing_and_fork_nothing(tmp_path: Path) -> None
 
     assert watcher.complaints == []
     assert watcher.forks == []
+    assert watcher.standing == dict.fromkeys(EDGES, "resonant"), "histories survive kills too"
     told = 0
     for edge in EDGES:
         chain = own_chain(mesh.state_of(edge), edge)

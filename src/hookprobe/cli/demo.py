@@ -1,7 +1,7 @@
 """`hookprobe demo`: a whole mesh on this machine, fed with recorded sensor output, told as a story.
 
-Nothing is played: four validators and five edges of five tenants run as real processes over
-loopback UDP. No root and no network is needed. Everything is written into one folder.
+Nothing is played: four validators, a verifier and five edges of five tenants run as real processes
+over loopback UDP. No root and no network is needed. Everything is written into one folder.
 """
 
 import asyncio
@@ -26,13 +26,18 @@ from hookprobe.crypto.signing import Ed25519
 from hookprobe.dsm.bundle import BundleVerifier
 from hookprobe.dsm.court import Schemes
 from hookprobe.errors import RemoteError, UnavailableError
+from hookprobe.runtime.control import ask
+from hookprobe.runtime.folders import SETTINGS_FILE
 from hookprobe.runtime.keystore import write_atomically
-from hookprobe.runtime.local_mesh import EGRESS_FILE, LocalMesh, LogLine, MeshShape
+from hookprobe.runtime.local_mesh import EGRESS_FILE, VERIFIER, LocalMesh, LogLine, MeshShape
+from hookprobe.runtime.verifier_desk import SOCKET_FILE
+from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.identifiers import NodeId
 
 EPOCH_MS = 1_000
 VIEW_TIMEOUT_MS = 700
 QUORUM_ALARM_MS = 3_000
+RECORD_MS = 2_000  # one a minute outside of a demonstration
 VALIDATORS = tuple(f"validator-{i}" for i in (1, 2, 3, 4))
 SETTINGS = {
     "dsm": {
@@ -40,7 +45,8 @@ SETTINGS = {
         "view_timeout_ms": VIEW_TIMEOUT_MS,
         "quorum_alarm_ms": QUORUM_ALARM_MS,
         "epoch_gap_ms": 200,
-    }
+    },
+    "neuro": {"interval_ms": RECORD_MS},
 }
 SCHEMES = Schemes(Ed25519(), Bls())
 
@@ -113,6 +119,7 @@ class _Story:
             await self._start()
             await self._detect()
             await self._prove()
+            await self._tamper()
             await self._lose_one()
             await self._lose_two()
         finally:
@@ -137,15 +144,19 @@ class _Story:
 
     async def _start(self) -> None:
         screen = self._screen
-        screen.step("A mesh: 4 validators (one may fail or lie), 5 edges of 5 tenants")
-        await self._mesh.start([*VALIDATORS, *(site.edge for site in SITES)])
+        screen.step("A mesh: 4 validators (one may fail or lie), a verifier, 5 edges of 5 tenants")
+        await self._mesh.start([*VALIDATORS, VERIFIER, *(site.edge for site in SITES)])
         edges = [site.edge for site in SITES]
         await self._watch.until(
-            lambda facts: all(facts.sessions[name] >= 3 for name in (*VALIDATORS, *edges)),
+            lambda facts: (
+                all(facts.sessions[name] >= 3 for name in (*VALIDATORS, *edges))
+                and all(facts.standing.get((VALIDATORS[0], edge)) == "resonant" for edge in edges)
+            ),
             60,
             "the nodes did not connect",
         )
         screen.good("every node is a process of its own; sessions are sealed, post-quantum hybrid")
+        screen.good("every edge proved its history to the verifier (software-attested, no TPM)")
 
     async def _detect(self) -> None:
         screen = self._screen
@@ -215,6 +226,35 @@ class _Story:
         if (done.returncode == 0) is not wanted:
             raise UnavailableError(f"the second verifier disagrees: {said}")
         self._screen.good(f"second verifier (one file, nothing of ours): {said}")
+
+    async def _tamper(self) -> None:
+        screen, watched = self._screen, SITES[2].edge
+        screen.step(f"Tampering: a line is added to {watched}'s configuration")
+        with (self._mesh.folder / watched / SETTINGS_FILE).open("a", encoding="utf-8") as file:
+            file.write("# an intruder was here\n")
+        await self._watch.until(
+            lambda facts: all(
+                facts.standing.get((name, watched)) == "tamper-reported" for name in VALIDATORS
+            ),
+            60,
+            "nobody noticed the tampering",
+        )
+        screen.bad(f"{watched} measures something else now; its reports stop counting at once,")
+        screen.info("even if it measures as before again. An operator looks and accepts:")
+        await self._accept(watched)
+        await self._watch.until(
+            lambda facts: facts.standing.get((VALIDATORS[0], watched)) == "resonant",
+            60,
+            "the accepted measurement does not count",
+        )
+        screen.good(f"hookprobe verifier accept {watched}: resonant again")
+
+    async def _accept(self, edge: str) -> None:
+        request: JsonObject = {"op": "accept", "node": edge}
+        state = self._mesh.state_of(VERIFIER)
+        for said in await asyncio.to_thread(lambda: list(ask(state, SOCKET_FILE, request))):
+            if "error" in said:
+                raise UnavailableError(f"the verifier refused: {said['message']}")
 
     async def _lose_one(self) -> None:
         screen, facts = self._screen, self._watch.facts

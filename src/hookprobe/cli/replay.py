@@ -20,7 +20,7 @@ from hookprobe.dsm.bundle import BundleVerifier
 from hookprobe.dsm.court import Schemes
 from hookprobe.errors import ConfigError, HostError, MalformedError
 from hookprobe.runtime.keystore import write_atomically
-from hookprobe.runtime.local_mesh import EGRESS_FILE, LocalMesh, LogLine, MeshShape
+from hookprobe.runtime.local_mesh import EGRESS_FILE, VERIFIER, LocalMesh, LogLine, MeshShape
 from hookprobe.runtime.suricata_program import is_capture, read_capture
 from hookprobe.wire.identifiers import NodeId
 
@@ -114,9 +114,9 @@ class _Replay:
     async def run(self) -> None:
         screen = self._screen
         events = self._output.count(b"\n")
-        screen.step(f"{events} sensor events through 1 edge and 4 validators")
+        screen.step(f"{events} sensor events through 1 edge, 4 validators and a verifier")
         try:
-            await self._mesh.start([*VALIDATORS, EDGE])
+            await self._mesh.start([*VALIDATORS, VERIFIER, EDGE])
             self._mesh.feed(EDGE, self._output)
             await self._watch.until(lambda _: self._caught_up, 120 + events / 5_000, "reading")
             await self._watch.during(2.5)  # silence closes the incidents, which tells final counts

@@ -9,8 +9,11 @@ import click
 from hookprobe.cli.configuration import config_option, form_option
 from hookprobe.cli.output import Exit, emit_one
 from hookprobe.config.load import load
+from hookprobe.neuro.verdict import Verdict
 from hookprobe.runtime import status as statuses
 from hookprobe.runtime.clock import Clock
+
+_RESONANT = Verdict.RESONANT.value
 
 
 @click.command()
@@ -42,9 +45,14 @@ def status(path: Path | None, form: str | None) -> None:
 
 
 def judge(document: dict[str, object], age_us: int) -> Exit:
-    """Return OK, DEGRADED (no quorum, or no validator in reach) or UNREACHABLE (not running)."""
+    """Return OK, DEGRADED or UNREACHABLE (not running).
+
+    Degraded: no quorum, no validator in reach, or a verifier that does not find us resonant.
+    """
     if age_us > statuses.STALE_US:
         return Exit.UNREACHABLE
     peers = document.get("peers")
     alone = not peers and document.get("validators") != 1
-    return Exit.DEGRADED if document.get("quorum_lost") or alone else Exit.OK
+    dissonant = document.get("resonance", _RESONANT) != _RESONANT
+    lost = document.get("quorum_lost") or document.get("resync_needed")
+    return Exit.DEGRADED if lost or alone or dissonant else Exit.OK

@@ -25,6 +25,7 @@ class MeshFacts:
         certified: Blocks in final checkpoints, by epoch.
         quorum_lost: Validators that say there is no quorum.
         sources: Raw source address of each incident key; it never leaves this machine.
+        standing: What each validator (first) last heard of each device (second).
         complaints: What nodes wrote to standard error.
     """
 
@@ -39,6 +40,7 @@ class MeshFacts:
     voters: dict[int, int] = field(default_factory=dict)
     quorum_lost: dict[str, None] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    standing: dict[tuple[str, str], str] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
 
     def take(self, line: LogLine) -> None:
@@ -69,6 +71,8 @@ class MeshFacts:
     def _take_rest(self, line: LogLine) -> None:
         node, fields = line.node, line.fields
         match line.event:
+            case "StandingChanged":
+                self.standing[(node, str(fields["node"]))] = str(fields["status"])
             case "CheckpointFinalized":
                 epoch = _number(fields["epoch"])
                 self.epochs[node] = epoch

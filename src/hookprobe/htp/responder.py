@@ -77,6 +77,8 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 REJECT_RETRY_S = 300
+# A fingerprint may become known any moment: the peer's verifier certifies it, and we are told.
+RETRY_S = {RejectCode.FINGERPRINT: 5, RejectCode.RESONANCE: 5}
 SECRET_SEED_BYTES = 32
 
 
@@ -318,7 +320,8 @@ class Responder:
         self, case: _Case, code: RejectCode, address: Address, now: Instant
     ) -> list[Effect]:
         header = encode_header(PacketType.REJECT, 1, 0, case.exchange.edge_token, 0, 0)
-        body = encode_body(ZERO_RESONANCE, encode_rejection(code, REJECT_RETRY_S))
+        retry_s = RETRY_S.get(code, REJECT_RETRY_S)
+        body = encode_body(ZERO_RESONANCE, encode_rejection(code, retry_s))
         ephemeral = AgreementKey(self._tools.entropy.draw(X25519_BYTES, now))
         try:
             _, message = case.exchange.answer(header, ephemeral, self._tools.seams.kem, body)

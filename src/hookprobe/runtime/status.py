@@ -11,7 +11,15 @@ from pathlib import Path
 from hookprobe.dsm import effects as ledger
 from hookprobe.errors import HostError, MalformedError
 from hookprobe.htp.effects import Dropped, SessionDown, SessionUp
-from hookprobe.node.observations import IncidentRecorded, MessageSent, Observation
+from hookprobe.neuro.effects import Appraised, DeviceSilent, ResyncNeeded, VerdictHeard
+from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, Verdict
+from hookprobe.node.observations import (
+    IncidentRecorded,
+    MessageSent,
+    Observation,
+    ReportRefused,
+    StandingChanged,
+)
 from hookprobe.runtime.keystore import read_file, write_atomically
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
@@ -28,7 +36,58 @@ _COUNTED: dict[type[object], str] = {
     ledger.ForkDetected: "forks",
     ledger.ReceiptReceived: "receipts",
     Dropped: "packets_dropped",
+    Appraised: "appraisals",
+    ReportRefused: "reports_refused",
 }
+
+
+class Resonance:
+    """What a node knows of NEURO: its own standing, and devices that do not resonate."""
+
+    def __init__(self) -> None:
+        self._own = ""
+        self._resync = ""
+        self._resonant: dict[NodeId, None] = {}
+        self._lost: dict[NodeId, str] = {}
+
+    def report(self, observation: Observation) -> None:
+        """Take one observation."""
+        match observation:
+            case VerdictHeard(verdict) if verdict is not None:
+                self._own = verdict.value
+            case ResyncNeeded(reason):
+                self._resync = reason
+            case StandingChanged(node, status):
+                self._devices(node, status)
+            case Appraised(node, verdict) if verdict.is_about_state:
+                self._devices(node, verdict.value)
+            case DeviceSilent(node):
+                self._devices(node, "silent")
+            case _:
+                pass
+
+    def _devices(self, node: NodeId, status: str) -> None:
+        if status == Verdict.RESONANT.value:
+            self._lost.pop(node, None)
+            self._resonant[node] = None
+        else:
+            self._resonant.pop(node, None)
+            self._lost[node] = status
+
+    def document(self) -> dict[str, object]:
+        """Return what the status says; every mention carries its label."""
+        found: dict[str, object] = {}
+        if self._own:
+            found |= {"attestation": SOFTWARE_ATTESTED, "resonance": self._own}
+        if self._resync:
+            found["resync_needed"] = self._resync
+        if self._resonant or self._lost:
+            found |= {
+                "attestation": SOFTWARE_ATTESTED,
+                "devices_resonant": len(self._resonant),
+                "devices_lost": [f"{node}: {why}" for node, why in sorted(self._lost.items())],
+            }
+        return found
 
 
 class StatusBoard:
@@ -36,7 +95,7 @@ class StatusBoard:
 
     Args:
         node: The node's name.
-        role: edge or validator.
+        role: edge, validator or verifier.
         validators: How many validators the mesh has.
         needed: How many of them must agree.
     """
@@ -48,6 +107,7 @@ class StatusBoard:
         self._epoch: int | None = None
         self._quorum_lost = False
         self._incidents: list[dict[str, object]] = []
+        self._resonance = Resonance()
 
     def report(self, observation: Observation) -> None:
         """Take one observation."""
@@ -71,7 +131,7 @@ class StatusBoard:
             case MessageSent(_, _, data):
                 self._counts["message_bytes_sent"] += len(data)
             case _:
-                pass
+                self._resonance.report(observation)
 
     def _add_incident(self, recorded: IncidentRecorded) -> None:
         if not recorded.final:
@@ -93,6 +153,7 @@ class StatusBoard:
             "peers": sorted(self._peers),
             "last_epoch": self._epoch,
             "quorum_lost": self._quorum_lost,
+            **self._resonance.document(),
             "datagram_bytes_sent": datagram_bytes,
             **{name: self._counts[name] for name in sorted(self._counts)},
             "latest_incidents": self._incidents,
