@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.unit.node.mesh import START, MemoryMesh
+from tests.unit.node.mesh import START, VERIFIER, MemoryMesh
 
 from hookprobe.crypto.signing import Ed25519
 from hookprobe.detection.config import DetectionConfig
@@ -28,6 +28,7 @@ from hookprobe.dsm.microblock import decode_block
 from hookprobe.dsm.receipts import decode_receipt
 from hookprobe.dsm.store import Table
 from hookprobe.errors import RemoteError
+from hookprobe.htp.channels import Channel
 from hookprobe.htp.effects import Address
 from hookprobe.htp.explain import explain
 from hookprobe.identity.directory import accept
@@ -78,7 +79,7 @@ def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
 
 def targets() -> list[Target]:
     """Let a small mesh talk and make every target from what it said."""
-    mesh = MemoryMesh(("edge-a",))
+    mesh = MemoryMesh(("edge-a",), verified=True)
     mesh.run(3)
     scan = gzip.decompress((EVE / "brute-http-basic.eve.json.gz").read_bytes())
     mesh.feed("edge-a", scan)
@@ -98,6 +99,19 @@ def targets() -> list[Target]:
         assert validator.node is not None
         source = mesh.hosts["edge-a"].address if data[:1] == b"\0" else STRANGER
         return validator.node.receive_datagram(data, source, mesh.now)
+
+    said = [item.data for item in sent if item.channel == Channel.TER]
+
+    def to_room(host: str) -> Callable[[bytes], object]:
+        rooms = {
+            "edge-a": mesh.hosts["edge-a"].edge.attestation,
+            "validator-1": mesh.hosts["validator-1"].validator.appraisals,
+            VERIFIER: mesh.hosts[VERIFIER].verifier.verification,
+        }
+        room = rooms[host]
+        assert room is not None
+        peer = NodeId(VERIFIER if host == "edge-a" else "edge-a")
+        return lambda data: room.receive(peer, Channel.TER, data, mesh.now)
 
     detection = Detection(DetectionConfig(), lambda _: bytes(32))
 
@@ -122,6 +136,9 @@ def targets() -> list[Target]:
         ),
         Target("canonical JSON", canonical.decode, [genesis.encode(), bundle.split(b"\n")[2]]),
         Target("TER", ter.decode, [bytes(64)]),
+        Target("NEURO at a device", to_room("edge-a"), said, may_refuse=False),
+        Target("NEURO at a validator", to_room("validator-1"), said, may_refuse=False),
+        Target("NEURO at a verifier", to_room(VERIFIER), said, may_refuse=False),
         Target("EVE line", to_sensor(Format.EVE), scan.splitlines(), may_refuse=False),
         Target("Zeek JSON", to_sensor(Format.ZEEK_JSON, "conn"), zeek, may_refuse=False),
         Target("Zeek TSV", to_sensor(Format.ZEEK_TSV, "conn"), zeek, may_refuse=False),
