@@ -35,5 +35,6 @@ fresh: ## both README commands in a minimal Debian root (needs root)
 lock: ## renew the hashed lock files (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/run.in -o requirements/run.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/dev.in -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements/dev.txt requirements/tpm.in -o requirements/tpm.txt
 clean: ## remove everything that is not source
 	$(RUN) clean

@@ -2,9 +2,11 @@
 
 Suricata (for `hookprobe replay FILE.pcap`) is in Debian's backports suite for Debian 12 and in the
 main suite from Debian 13 on. As root this asks apt-get, with a source list of its own that is
-removed again; nothing else on the machine changes.
+removed again; nothing else on the machine changes. swtpm and what compiles tpm2-pytss come from the
+main suite; tpm2-pytss goes into the virtual environment, from its hashed lock file.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -13,7 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-PROGRAMS = {"suricata": "suricata"}  # program: Debian package
+PROGRAMS = {  # program: Debian packages
+    "suricata": ("suricata",),
+    "swtpm": ("swtpm", "libtss2-tcti-swtpm0"),
+    "swtpm_setup": ("swtpm-tools",),
+}
+COMPILING = ("gcc", "libc6-dev", "libtss2-dev", "pkg-config", "python3-dev")
+ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 
 
@@ -61,7 +69,9 @@ def install(programs: list[str]) -> None:
         listed.write_text("".join(lines), encoding="utf-8")
         apt = ["apt-get", "-q", "-o", f"Dir::Etc::SourceList={listed}"]
         apt += ["-o", f"Dir::Etc::SourceParts={folder}/none", "-o", "APT::Get::List-Cleanup=0"]
-        packages = [PROGRAMS[program] for program in programs]
+        packages = [package for program in programs for package in PROGRAMS[program]]
+        if not has_module("tpm2_pytss"):
+            packages += COMPILING
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         quiet = subprocess.DEVNULL
         subprocess.run([*apt, "update"], check=False, stdout=quiet, env=environment)
@@ -69,16 +79,40 @@ def install(programs: list[str]) -> None:
         subprocess.run(command, check=False, stdout=quiet, env=environment)
 
 
+def has_module(name: str) -> bool:
+    """Return whether the interpreter of the tests has a module."""
+    return importlib.util.find_spec(name) is not None
+
+
+def compile_tpm_library() -> None:
+    """Put tpm2-pytss into the virtual environment; it exists as source only."""
+    (pip,) = (ROOT / "tools").glob("pip-*.whl")
+    command = [sys.executable, str(pip / "pip"), "--disable-pip-version-check", "-q", "install"]
+    command += ["--require-hashes", "-r", str(ROOT / "requirements" / "tpm.txt")]
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+
+
 def main() -> None:
     """Install what is missing and name what stays missing."""
     wanted = missing()
+    if not has_module("tpm2_pytss"):
+        wanted.append("tpm2-pytss")
     if wanted and os.geteuid() == 0 and shutil.which("apt-get"):
         print("prerequisites: installing", ", ".join(wanted), file=sys.stderr, flush=True)
-        install(wanted)
+        install([name for name in wanted if name in PROGRAMS])
+    if not has_module("tpm2_pytss"):
+        compile_tpm_library()
     for program in missing():
         print(
             f"prerequisites: no {program}; the tests that need it are skipped"
-            f" (as root: apt-get install {PROGRAMS[program]})",
+            f" (as root: apt-get install {' '.join(PROGRAMS[program])})",
+            file=sys.stderr,
+        )
+    if not has_module("tpm2_pytss"):
+        needed = " ".join(COMPILING)
+        print(
+            "prerequisites: no tpm2-pytss; the tests that need it are skipped"
+            f" (as root: apt-get install {needed})",
             file=sys.stderr,
         )
 

@@ -1,7 +1,7 @@
 """`hookprobe verifier`: look at the devices of a running verifier and give it orders.
 
-Every surface says `software-attested`: without a TPM quote a root user who feeds the agent the
-expected measurement is not detected.
+Every device is labelled. `software-attested`: a root user who feeds the agent the expected
+measurement is not detected. `tpm-attested`: a TPM that somebody vouches for signs what was booted.
 """
 
 from pathlib import Path
@@ -72,3 +72,15 @@ def epoch(path: Path | None, form: str | None, device: str) -> None:
 def open_record(path: Path | None, form: str | None, device: str, record: int) -> None:
     """Have DEVICE open the entropy commitment of RECORD, and check it."""
     emit_one(ask(path, SOCKET_FILE, {"op": "open", "node": device, "index": record})[0], form)
+
+
+@verifier.command()
+@click.argument("device")
+@config_option
+@form_option
+def vouch(path: Path | None, form: str | None, device: str) -> None:
+    """Confirm that the endorsement key DEVICE has shown is a real TPM's: you compared it there.
+
+    Not needed where a maker's certificate is among the verifier's `neuro.tpm_roots`.
+    """
+    emit(ask(path, SOCKET_FILE, {"op": "vouch", "node": device}), form)

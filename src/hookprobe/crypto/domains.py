@@ -48,6 +48,7 @@ class Domain(Enum):
     NEURO_CERTIFICATE = b"hookprobe/neuro/certificate/v1"
     NEURO_MANIFEST = b"hookprobe/neuro/manifest/v1"
     NEURO_EPOCH = b"hookprobe/neuro/epoch/v1"
+    NEURO_QUOTE = b"hookprobe/neuro/quote/v1"
 
     # identity: fingerprint components under a tenant's key
     HARDWARE = b"hookprobe/identity/hardware/v1"

@@ -10,6 +10,8 @@ from typing import TypeAlias
 from hookprobe.neuro.answer import Answer
 from hookprobe.neuro.batch import TerBatch
 from hookprobe.neuro.messages import Place
+from hookprobe.neuro.quote_documents import Challenge
+from hookprobe.neuro.quotes import BootChanged, TpmQuoted, TpmRefused
 from hookprobe.neuro.ter import Ter
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.wire.identifiers import NodeId
@@ -103,7 +105,18 @@ class VerdictHeard:
     next_index: int
 
 
-HostRequest: TypeAlias = AppendRecord | SaveSnapshot | TrimLog | MeasureHost | FindOpening
+@dataclass(frozen=True, slots=True)
+class AskTpm:
+    """Have the TPM open a credential and quote over it, then call `receive_quote`.
+
+    `w_fingerprint` is the state the device shows at this moment.
+    """
+
+    challenge: Challenge
+    w_fingerprint: bytes
+
+
+HostRequest: TypeAlias = AppendRecord | SaveSnapshot | TrimLog | MeasureHost | FindOpening | AskTpm
 
 # What a verifier asks for.
 
@@ -218,6 +231,7 @@ class BaselineLearned:
 Observation: TypeAlias = (
     ClockStepped | ClockAwaited | BacklogFull | ResyncNeeded | VerdictHeard | Appraised | Rebased
     | ForkFound | ClockAstray | TrustChanged | DeviceSilent | BatchRefused | BaselineLearned
+    | TpmQuoted | TpmRefused | BootChanged
 )  # fmt: skip
 
 DeviceEffect: TypeAlias = HostRequest | Observation | SendBatch

@@ -8,6 +8,9 @@
     0x05  OPEN            verifier    device      u32 epoch, u64 index: open this commitment
     0x06  OPENING         device      verifier    u32 epoch, u64 index, opening; empty: not kept
     0x07  HARDWARE        device      verifier    keyed hashes of its hardware components
+    0x08  TPM             device      verifier    `quote_documents.Claim`
+    0x09  CHALLENGE       verifier    device      `quote_documents.Challenge`
+    0x0A  QUOTE           device      verifier    `quote_documents.QuoteAnswer`
 
 A message is its kind byte and its body, on the TER channel of an authenticated session.
 """
@@ -24,6 +27,7 @@ from hookprobe.wire.reader import Reader, Writer
 
 PLACE_BYTES = 12
 HARDWARE_MAX_BYTES = 1 << 15
+TPM_MAX_BYTES = 1 << 13
 
 
 class Kind(IntEnum):
@@ -36,6 +40,9 @@ class Kind(IntEnum):
     OPEN = 5
     OPENING = 6
     HARDWARE = 7
+    TPM = 8
+    CHALLENGE = 9
+    QUOTE = 10
 
 
 LIMITS = {
@@ -46,6 +53,9 @@ LIMITS = {
     Kind.OPEN: PLACE_BYTES,
     Kind.OPENING: PLACE_BYTES + OPENING_BYTES,
     Kind.HARDWARE: HARDWARE_MAX_BYTES,
+    Kind.TPM: TPM_MAX_BYTES,
+    Kind.CHALLENGE: TPM_MAX_BYTES,
+    Kind.QUOTE: TPM_MAX_BYTES,
 }
 _KINDS = {kind.value: kind for kind in Kind}
 

@@ -48,7 +48,7 @@ from hookprobe.neuro.posf import Context
 from hookprobe.neuro.standing import Standing, encode_standing
 from hookprobe.neuro.state import NeuroState
 from hookprobe.neuro.ter import decode, hash_record
-from hookprobe.neuro.verdict import Verdict
+from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, Verdict
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, Instant
 
@@ -83,12 +83,20 @@ class Verifier:
     Args:
         identity: Who verifies.
         random_bytes: A cryptographic source, for nonces.
+        attestation: Says what a device may be called now; without it every one is
+            `software-attested`.
     """
 
-    def __init__(self, identity: VerifierIdentity, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        identity: VerifierIdentity,
+        random_bytes: Callable[[int], bytes],
+        attestation: Callable[[NodeId, Instant], str] = lambda _node, _now: SOFTWARE_ATTESTED,
+    ) -> None:
         self._identity = identity
         self._name = short_name(identity.node)
         self._random = random_bytes
+        self._attestation = attestation
         self._sessions: OrderedDict[NodeId, _Session] = OrderedDict()
         self._names: dict[bytes, NodeId] = {}
         self._silent: dict[NodeId, Instant] = {}
@@ -247,6 +255,7 @@ class Verifier:
             issued=now,
             not_after=Instant(now + CERTIFICATE_LIFE_US),
             trust=standing.trust.basis_points,
+            attestation=self._attestation(standing.node, now),
         )
         return certificate.issue(word, self._identity.signer)
 
@@ -302,6 +311,14 @@ class Verifier:
             broken_at=None,
         )
         return [self._save(session, standing), Rebased(node, standing.state.count, h_integrity)]
+
+    def condemn(self, node: NodeId, now: Instant) -> list[VerifierEffect]:
+        """Latch what a TPM saw: the device booted something that is not golden."""
+        session = self._session(node)
+        standing = session.standing
+        if standing.broken_at is None:
+            session.standing = replace(standing, broken_at=standing.state.count)
+        return self._conclude(session, Verdict.TAMPER_REPORTED, now, save=True)
 
     def open_epoch(self, node: NodeId, epoch: int, state: NeuroState) -> list[VerifierEffect]:
         """Continue a device in a later epoch, with the state its seed gives.

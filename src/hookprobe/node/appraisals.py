@@ -186,7 +186,10 @@ class Appraisals:
         old = self._entries.get(word.node)
         if old is not None and (word.epoch, word.issued) <= (old.word.epoch, old.word.issued):
             return []
-        changed = old is None or old.word.status is not word.status
+        changed = old is None or (old.word.status, old.word.attestation) != (
+            word.status,
+            word.attestation,
+        )
         prints = old.prints if old is not None else ()
         if word.status is Verdict.RESONANT and not _holds(prints, word.w_fingerprint):
             prints = (word.w_fingerprint, *prints)[:FINGERPRINTS_KNOWN_MAX]

@@ -20,9 +20,10 @@ from hookprobe.neuro import messages
 from hookprobe.neuro.answer import Answer, decode_answer
 from hookprobe.neuro.attester import Attester, Reading
 from hookprobe.neuro.certificate import ResonanceCertificate
-from hookprobe.neuro.effects import DeviceEffect, FindOpening, SendBatch
+from hookprobe.neuro.effects import AskTpm, DeviceEffect, FindOpening, SendBatch
 from hookprobe.neuro.epochs import open_order
 from hookprobe.neuro.messages import Kind, Place
+from hookprobe.neuro.quote_documents import QuoteAnswer, decode_challenge
 from hookprobe.neuro.state import NeuroState
 from hookprobe.node.observations import MessageRefused
 from hookprobe.node.resonance import DeviceResonance
@@ -45,6 +46,7 @@ class Surroundings:
         scheme: How signatures are checked.
         begin_epoch: Returns the state that a weight epoch begins with.
         hardware: Keyed hashes of the hardware's components, encoded; empty: not collected.
+        tpm: What the device says its TPM is, encoded; empty: it has none.
     """
 
     node: NodeId
@@ -54,6 +56,7 @@ class Surroundings:
     scheme: SignatureScheme
     begin_epoch: Callable[[int], NeuroState]
     hardware: bytes = b""
+    tpm: bytes = b""
 
 
 def kept_certificate(
@@ -106,8 +109,9 @@ class Attestation:
         """Tell the verifier what we run on, and validators the last word about us."""
         del now
         self._connected[peer] = None
-        if peer == self._around.verifier and self._around.hardware:
-            return [self._say(peer, Kind.HARDWARE, self._around.hardware)]
+        if peer == self._around.verifier:
+            claims = ((Kind.HARDWARE, self._around.hardware), (Kind.TPM, self._around.tpm))
+            return [self._say(peer, kind, body) for kind, body in claims if body]
         if peer in self._around.validators and self._word:
             return [self._say(peer, Kind.CERTIFICATE, self._word)]
         return []
@@ -140,6 +144,8 @@ class Attestation:
                 case Kind.OPEN:
                     place, _ = messages.decode_place(body)
                     return [FindOpening(place)]
+                case Kind.CHALLENGE if self._around.tpm:
+                    return [AskTpm(decode_challenge(body), self._resonance.w_fingerprint())]
                 case _:
                     return []
         except RemoteError as error:
@@ -207,6 +213,10 @@ class Attestation:
     def receive_opening(self, place: Place, opening: bytes) -> list[RoomEffect]:
         """Send the verifier what it asked to see; empty if it is not kept any more."""
         return [self._say(self._around.verifier, Kind.OPENING, place.encode() + opening)]
+
+    def receive_quote(self, quote: QuoteAnswer) -> list[RoomEffect]:
+        """Send the verifier what the TPM signed."""
+        return [self._say(self._around.verifier, Kind.QUOTE, quote.encode())]
 
     def _say(self, peer: NodeId, kind: Kind, body: bytes) -> Outgoing:
         return Outgoing(peer, Channel.TER, messages.encode(kind, body))

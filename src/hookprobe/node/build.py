@@ -32,6 +32,7 @@ from hookprobe.neuro.attester import Attester, AttesterConfig
 from hookprobe.neuro.backends.selection import load_backend
 from hookprobe.neuro.certificate import ResonanceCertificate
 from hookprobe.neuro.config import NeuroConfig
+from hookprobe.neuro.quotes import Quotes
 from hookprobe.neuro.snapshot import Snapshot
 from hookprobe.neuro.ter import Ter
 from hookprobe.neuro.verifier import Verifier, VerifierIdentity
@@ -77,21 +78,28 @@ class DeviceHistory:
         start: The snapshot to continue from.
         records: The log's records behind it.
         hardware: Keyed hashes of the hardware's components, encoded; may be empty.
+        tpm: What the device says its TPM is, encoded; empty: it has none.
     """
 
     start: Snapshot
     records: tuple[Ter, ...] = ()
     hardware: bytes = b""
+    tpm: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the host contributes; `history` is needed by edges of a mesh with a verifier."""
+    """What the host contributes.
+
+    `history` is needed by edges of a mesh with a verifier; `tpm_roots` are makers' certificates
+    (DER) that a verifier believes.
+    """
 
     reader: StoreReader
     random_bytes: Callable[[int], bytes]
     now: Instant
     history: DeviceHistory | None = None
+    tpm_roots: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +189,9 @@ def build_verifier(
     mesh = _check(documents, parts.now)
     ours = documents.secrets
     signer = Ed25519Signer(ours.signing)
-    verifier = Verifier(VerifierIdentity(ours.node, signer, SCHEMES.signatures), parts.random_bytes)
+    quotes = Quotes(parts.tpm_roots, parts.random_bytes)
+    identity = VerifierIdentity(ours.node, signer, SCHEMES.signatures)
+    verifier = Verifier(identity, parts.random_bytes, quotes.attestation)
     host = VerifierHost(
         grants={
             grant.node: grant
@@ -193,7 +203,7 @@ def build_verifier(
         reader=parts.reader,
         engine=load_backend(settings.neuro.backend),
     )
-    verification = Verification(verifier, host, parts.now)
+    verification = Verification(verifier, quotes, host, parts.now)
     dials = [_pinned(peer) for peer in mesh.directory.validators()]
     resonance = DeviceResonance(ours.node, device_state(ours))
     # Devices are judged by the batches they prove, not by what they present in a handshake: a
@@ -221,6 +231,7 @@ def _attestation(
         scheme=SCHEMES.signatures,
         begin_epoch=lambda epoch: device_state(ours, epoch),
         hardware=history.hardware,
+        tpm=history.tpm,
     )
     kept = kept_certificate(parts.reader, around.keys, around.scheme)
     attester = Attester(

@@ -25,6 +25,7 @@ from hookprobe.dsm.store import Persist, StoreReader, Write
 from hookprobe.htp.effects import Address
 from hookprobe.neuro.attester import Reading
 from hookprobe.neuro.messages import Place as RecordPlace
+from hookprobe.neuro.quote_documents import QuoteAnswer
 from hookprobe.node.attestation import Attestation
 from hookprobe.node.casebook import EVENT_TYPE, Case, Casebook
 from hookprobe.node.host import Effect
@@ -121,6 +122,12 @@ class EdgeNode:
             return []
         effects = self.attestation.receive_opening(place, opening)
         return self._told(self._links.carry(effects, now))
+
+    def receive_quote(self, quote: QuoteAnswer, now: Instant) -> list[Effect]:
+        """Send what the TPM signed, as `AskTpm` asked."""
+        if self.attestation is None:
+            return []
+        return self._told(self._links.carry(self.attestation.receive_quote(quote), now))
 
     def receive_bytes(self, path: str, data: bytes, now: Instant) -> list[Effect]:
         """Take new bytes of a sensor file."""

@@ -5,6 +5,7 @@ Rows of `Table.NODE`, all secret:
     "standing/" node[32]                              -> `neuro.standing`, every 1,440 records
     "ter/" node[32] u32 epoch, u64 first index        -> verified records, 64 bytes each
     "hardware/" node[32]                              -> the hardware a device was first seen on
+    "tpm/" node[32]                                   -> `neuro.quotes.Enrolled`
 
 A restart takes the standing and walks the records behind it. What was verified is durable before
 the device or anybody else hears of it.
@@ -37,10 +38,14 @@ from hookprobe.neuro.epochs import EpochOrder, sign_order
 from hookprobe.neuro.manifest import Manifest
 from hookprobe.neuro.measurement import check_opening
 from hookprobe.neuro.messages import Kind, Place
+from hookprobe.neuro.quote_documents import Enrolled, decode_enrolled
+from hookprobe.neuro.quotes import BootChanged, Quotes, SaveTpm, SendChallenge, Shown
+from hookprobe.neuro.quotes import Effect as QuoteEffect
 from hookprobe.neuro.standing import Standing, decode_standing
 from hookprobe.neuro.ter import TER_BYTES, Ter, decode
 from hookprobe.neuro.trust import START_BP, Trust
 from hookprobe.neuro.verifier import Verifier
+from hookprobe.node.appraisals import FINGERPRINTS_KNOWN_MAX
 from hookprobe.node.observations import (
     CloneSuspected,
     CommitmentOpened,
@@ -61,7 +66,7 @@ from hookprobe.wire.instant import Instant
 
 RECORDS_KEPT = 1 << 16  # 45 days at one a minute
 FORGET_ROWS_MAX = 4096
-_STANDING, _RECORDS, _HARDWARE = b"standing/", b"ter/", b"hardware/"
+_STANDING, _RECORDS, _HARDWARE, _TPM = b"standing/", b"ter/", b"hardware/", b"tpm/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,8 @@ class Verification:
     """The room of a verifier.
 
     Args:
-        verifier: Judges.
+        verifier: Judges histories.
+        quotes: Judges TPMs.
         host: What it stands on.
         now: The time; devices count as heard now.
 
@@ -97,11 +103,15 @@ class Verification:
 
     channels: tuple[Channel, ...] = (Channel.TER,)
 
-    def __init__(self, verifier: Verifier, host: VerifierHost, now: Instant) -> None:
+    def __init__(
+        self, verifier: Verifier, quotes: Quotes, host: VerifierHost, now: Instant
+    ) -> None:
         self._verifier = verifier
+        self._quotes = quotes
         self._host = host
         self._connected: dict[NodeId, None] = {}
         self._asked: dict[NodeId, Place] = {}
+        self._certified: dict[NodeId, tuple[bytes, ...]] = {}
         self._hardware: dict[NodeId, Fingerprint] = {}
         self._fresh: list[RoomEffect] = []
         for grant in host.grants.values():
@@ -109,6 +119,9 @@ class Verification:
             seen = host.reader.get(Table.NODE, _HARDWARE + pack_node_id(grant.node))
             if seen is not None:
                 self._hardware[grant.node] = fingerprint.decode(seen)
+            held = host.reader.get(Table.NODE, _TPM + pack_node_id(grant.node))
+            if held is not None:
+                quotes.resume(grant.node, decode_enrolled(held))
 
     def _enrol(self, grant: DeviceGrant, now: Instant) -> None:
         data = self._host.reader.get(Table.NODE, _STANDING + pack_node_id(grant.node))
@@ -159,13 +172,22 @@ class Verification:
     def peer_disconnected(self, peer: NodeId, now: Instant) -> list[RoomEffect]:
         del now
         self._connected.pop(peer, None)
+        self._quotes.forget(peer)
         return []
 
     def next_timeout(self) -> Instant | None:
-        return self._verifier.next_timeout()
+        due = (self._verifier.next_timeout(), self._quotes.next_timeout())
+        return min((at for at in due if at is not None), default=None)
 
     def handle_timeout(self, now: Instant) -> list[RoomEffect]:
-        return self._carry(self._verifier.handle_timeout(now))
+        effects = self._carry(self._verifier.handle_timeout(now))
+        return effects + self._quoted(self._quotes.handle_timeout(now), now)
+
+    def _shown(self, node: NodeId) -> Shown:
+        """Return what a device may show: the fingerprints of its last certified states."""
+        standing = self._verifier.standing(node)
+        now = standing.state.commitments().w_fingerprint
+        return Shown((now, *self._certified.get(node, ())), standing.key)
 
     def receive(
         self, peer: NodeId, channel: Channel, data: bytes, now: Instant
@@ -183,6 +205,11 @@ class Verification:
                     return self._receive_opening(peer, body)
                 case Kind.HARDWARE:
                     return self._receive_hardware(peer, body)
+                case Kind.TPM:
+                    return self._quoted(self._quotes.receive_claim(peer, body, now), now)
+                case Kind.QUOTE:
+                    shown = self._shown(peer)
+                    return self._quoted(self._quotes.receive_quote(peer, body, shown, now), now)
                 case _:
                     return []
         except RemoteError as error:
@@ -223,6 +250,22 @@ class Verification:
             effects.append(HardwareDiffers(peer, fingerprint.score(enrolled, seen), match))
         return effects
 
+    def _quoted(self, effects: list[QuoteEffect], now: Instant) -> list[RoomEffect]:
+        carried: list[RoomEffect] = []
+        for effect in effects:
+            match effect:
+                case SendChallenge(node, challenge):
+                    carried.append(_say(node, Kind.CHALLENGE, challenge.encode()))
+                case SaveTpm(node, data):
+                    row = _TPM + pack_node_id(node)
+                    carried.append(Persist(((Table.NODE, row, data),)))
+                case BootChanged(node):
+                    carried.append(effect)
+                    carried += self._carry(self._verifier.condemn(node, now))
+                case _:
+                    carried.append(effect)
+        return carried
+
     # -- orders of the operator -----------------------------------------------------------------
 
     def standings(self) -> list[Standing]:
@@ -232,8 +275,25 @@ class Verification:
     def is_connected(self, node: NodeId) -> bool:
         return node in self._connected
 
-    def accept(self, node: NodeId, h_integrity: bytes | None) -> list[RoomEffect]:
-        """Make a measurement golden; None: the one the device reported last.
+    def tpm(self, node: NodeId, now: Instant) -> tuple[str, Enrolled | None]:
+        """Return what a device may be called now, and what is known of its TPM."""
+        return self._quotes.attestation(node, now), self._quotes.enrolled(node)
+
+    def vouch(self, node: NodeId, now: Instant) -> list[RoomEffect]:
+        """Confirm that a device's endorsement key is that of a real TPM.
+
+        Raises:
+            LocalError: It has shown none.
+        """
+        return self._quoted(self._quotes.vouch(node), now)
+
+    def accept(self, node: NodeId, h_integrity: bytes | None, now: Instant) -> list[RoomEffect]:
+        """Make a measurement golden, and what the device boots.
+
+        Args:
+            node: The device.
+            h_integrity: The measurement; None: the one the device reported last.
+            now: The time.
 
         Raises:
             LocalError: Not enrolled here, or it has reported none.
@@ -243,7 +303,8 @@ class Verification:
             if standing.state.previous is None:
                 raise LocalError(f"{node} has reported no measurement yet")
             h_integrity = standing.state.previous.h_integrity
-        return self._carry(self._verifier.accept_measurement(node, h_integrity))
+        accepted = self._carry(self._verifier.accept_measurement(node, h_integrity))
+        return accepted + self._quoted(self._quotes.accept(node), now)
 
     def announce(self, nodes: tuple[NodeId, ...], manifest: Manifest) -> list[RoomEffect]:
         """Allow an update on devices; see `Verifier.announce`."""
@@ -328,7 +389,8 @@ class Verification:
                     carried.append(Persist(((Table.NODE, row, data), *self._forget(node))))
                 case SendAnswer(node, answer):
                     carried.append(_say(node, Kind.ANSWER, answer.encode()))
-                case Certified(_, _, data):
+                case Certified(node, _, data):
+                    self._remember(node)
                     carried += [
                         _say(peer, Kind.CERTIFICATE, data)
                         for peer in self._host.validators
@@ -337,6 +399,11 @@ class Verification:
                 case _:
                     carried.append(effect)
         return carried
+
+    def _remember(self, node: NodeId) -> None:
+        shown = self._verifier.standing(node).state.commitments().w_fingerprint
+        known = tuple(item for item in self._certified.get(node, ()) if item != shown)
+        self._certified[node] = (shown, *known)[:FINGERPRINTS_KNOWN_MAX]
 
     def _forget(self, node: NodeId) -> list[Write]:
         """Return the deletions of records that are older than is kept."""

@@ -3,12 +3,16 @@
 import os
 from pathlib import Path
 
-from hookprobe.errors import HostError
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from hookprobe.errors import ConfigError, HostError
 from hookprobe.identity import secrets
 from hookprobe.identity.secrets import NodeSecrets
 
 KEY_FILE = "node.key"
 _OTHERS = 0o077
+_ROOTS_MAX_BYTES = 1 << 20
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -85,3 +89,17 @@ def read_private(path: Path, *, limit: int = 4096) -> bytes:
             f"{path}: rights {mode & 0o777:o} let others read it", hint=f"chmod 600 {path}"
         )
     return read_file(path, limit=limit)
+
+
+def read_roots(path: Path) -> list[bytes]:
+    """Return the certificates of a PEM file, each as DER.
+
+    Raises:
+        HostError: Not readable.
+        ConfigError: No certificate in it, or one that cannot be read.
+    """
+    try:
+        found = x509.load_pem_x509_certificates(read_file(path, limit=_ROOTS_MAX_BYTES))
+    except ValueError as error:
+        raise ConfigError([f"{path}: not a PEM file of certificates"]) from error
+    return [certificate.public_bytes(Encoding.DER) for certificate in found]

@@ -18,6 +18,7 @@ from hookprobe.dsm import effects as ledger
 from hookprobe.errors import HookProbeError
 from hookprobe.htp import effects as transport
 from hookprobe.neuro import effects as neuro
+from hookprobe.neuro import quotes
 from hookprobe.node.observations import (
     CloneSuspected,
     CommitmentOpened,
@@ -92,6 +93,9 @@ _LEVELS: dict[type[object], Level] = {
     neuro.ResyncNeeded: Level.ERROR,
     neuro.DeviceSilent: Level.WARNING,
     neuro.BatchRefused: Level.WARNING,
+    quotes.TpmQuoted: Level.DEBUG,
+    quotes.TpmRefused: Level.WARNING,
+    quotes.BootChanged: Level.ERROR,
     StandingChanged: Level.WARNING,
     ReportRefused: Level.WARNING,
     HardwareDiffers: Level.ERROR,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -21,6 +22,7 @@ from hookprobe.errors import ConfigError, HostError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, RefusedReason, SendRefused
 from hookprobe.identity.directory import parse_address
+from hookprobe.neuro.backends.selection import load_backend
 from hookprobe.neuro.config import NeuroConfig
 from hookprobe.node.build import (
     Documents,
@@ -37,15 +39,15 @@ from hookprobe.node.sensors import Place
 from hookprobe.node.verifier import VerifierNode
 from hookprobe.runtime import control, file_control, folders, status, verifier_desk
 from hookprobe.runtime.clock import Clock
-from hookprobe.runtime.device_host import DeviceHost, read_history
+from hookprobe.runtime.device_host import DeviceHost, Machine, machine_of, read_history
 from hookprobe.runtime.driver import Driver
 from hookprobe.runtime.egress import EgressRecord
 from hookprobe.runtime.file_conversation import Room
 from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.folders import NodeFolder
+from hookprobe.runtime.keystore import read_roots
 from hookprobe.runtime.logs import JsonLog, Level
-from hookprobe.runtime.neuro_device import DeviceStore, host_capture
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
@@ -172,10 +174,10 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """A node, and its history on disk if it is an edge."""
+    """A node, and what it runs on if it is an edge."""
 
     node: FileNode
-    history: DeviceStore | None = None
+    machine: Machine | None = None
 
 
 def _join(
@@ -195,9 +197,8 @@ def _join(
     files = FileService(carrier.carry, *_file_settings(config), clock)
     observers = [log.report, board.report, files.report]
     device, desk = None, None
-    if isinstance(node, EdgeNode) and built.history is not None:
-        measuring = host_capture(config.path, secrets.token_bytes)
-        device = DeviceHost(node, built.history, measuring, clock, log.failed)
+    if isinstance(node, EdgeNode) and built.machine is not None:
+        device = DeviceHost(node, built.machine, clock, log.failed)
     if isinstance(node, VerifierNode):
         desk = VerifierDesk(node, genesis.ca_keys, clock)
         observers.append(desk.report)
@@ -221,11 +222,14 @@ def _build(role: str, config: Config, folder: NodeFolder, store: SqliteStore) ->
     parts = Parts(store, secrets.token_bytes, Clock().now())
     match role:
         case "edge":
-            history = DeviceStore(config.file("state.path"))
-            parts = replace(parts, history=read_history(history, folder.secrets, config))
-            return _Built(build_edge(documents, settings, parts, sensors_of(config)), history)
+            machine = machine_of(config, folder.secrets)
+            engine = load_backend(settings.neuro.backend)
+            parts = replace(parts, history=read_history(machine, folder.secrets, engine))
+            return _Built(build_edge(documents, settings, parts, sensors_of(config)), machine)
         case "verifier":
             grants = folders.read_grants(config.file("identity.path"))
+            roots = [read_roots(config.folder / name) for name in config.texts("neuro.tpm_roots")]
+            parts = replace(parts, tpm_roots=tuple(itertools.chain.from_iterable(roots)))
             return _Built(build_verifier(documents, settings, parts, grants))
         case _:
             return _Built(build_validator(documents, settings, parts))

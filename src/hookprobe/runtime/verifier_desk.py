@@ -3,6 +3,7 @@
     devices                              every device and how it stands
     accept   node, [measurement]         make a measurement golden
     announce manifest, [nodes]           allow a signed update on devices; without nodes: on all
+    vouch    node                        confirm that its endorsement key is a real TPM's
     epoch    node                        begin a new weight epoch
     open     node, index                 ask the device to open a record's entropy commitment
     proof    node, block fields          check the PoSF in a microblock by replaying the history
@@ -11,14 +12,15 @@ Every order is durable before the asker hears of it.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from hookprobe.crypto.signing import Ed25519
 from hookprobe.errors import LocalError, MalformedError, UnavailableError
 from hookprobe.neuro.manifest import open_manifest
+from hookprobe.neuro.quote_documents import Enrolled
 from hookprobe.neuro.standing import Standing
-from hookprobe.neuro.verdict import SOFTWARE_ATTESTED
 from hookprobe.node.host import Effect
 from hookprobe.node.observations import CommitmentOpened, Observation
 from hookprobe.node.resonance import BlockProof
@@ -72,7 +74,7 @@ class VerifierDesk:
                 return self.rows()
             case "announce":
                 return self._announce(fields)
-            case "accept" | "epoch" | "open" | "proof":
+            case "accept" | "vouch" | "epoch" | "open" | "proof":
                 return await self._about_device(operation, fields)
             case _:
                 raise MalformedError(f"request: no order {operation[:20]!r}")
@@ -80,10 +82,12 @@ class VerifierDesk:
     def rows(self) -> list[Row]:
         """Return how every device stands."""
         room, now = self._node.verification, self._clock.now()
-        return [
-            _row(standing, room.is_connected(standing.node), standing.trust.level(now))
-            for standing in room.standings()
-        ]
+        rows = []
+        for standing in room.standings():
+            label, known = room.tpm(standing.node, now)
+            row = _row(standing, room.is_connected(standing.node), standing.trust.level(now))
+            rows.append({**row, "attestation": label, "tpm": _tpm(known)})
+        return rows
 
     async def _about_device(self, operation: str, fields: Fields) -> list[Row]:
         node = parse_node_id(fields.text("node"))
@@ -92,7 +96,10 @@ class VerifierDesk:
             case "accept":
                 given = fields.hex("measurement", 20) if fields.has("measurement") else None
                 fields.finish()
-                self._carry(room.accept(node, given))
+                self._carry(room.accept(node, given, self._clock.now()))
+            case "vouch":
+                fields.finish()
+                self._carry(room.vouch(node, self._clock.now()))
             case "epoch":
                 fields.finish()
                 self._carry(room.order_epoch(node, self._clock.now()))
@@ -150,12 +157,19 @@ class VerifierDesk:
         self.execute(self._node.carry(effects, self._clock.now()))
 
 
+def _tpm(known: Enrolled | None) -> str:
+    if known is None:
+        return "none shown"
+    digest = hashlib.sha256(known.endorsement).hexdigest()[:16]
+    return f"{digest} {'vouched for' if known.vouched else 'unconfirmed: hookprobe verifier vouch'}"
+
+
 def _row(standing: Standing, connected: bool, trust: int) -> Row:
     last = standing.state.previous
     golden = standing.baseline.golden
     return {
         "device": standing.node,
-        "attestation": SOFTWARE_ATTESTED,
+        "attestation": "",
         "verdict": standing.verdict.value if standing.verdict else "not heard of",
         "trust": trust,
         "epoch": standing.epoch,

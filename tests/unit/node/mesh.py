@@ -5,6 +5,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from tests.unit.neuro.paper_tpm import PaperTpm
+
 from hookprobe.detection.config import DetectionConfig, IncidentConfig
 from hookprobe.detection.event import Sensor
 from hookprobe.dsm.config import LedgerConfig
@@ -16,6 +18,7 @@ from hookprobe.neuro.backends.numpy_engine import NumpyEngine
 from hookprobe.neuro.config import NeuroConfig
 from hookprobe.neuro.effects import (
     AppendRecord,
+    AskTpm,
     FindOpening,
     HostRequest,
     MeasureHost,
@@ -24,6 +27,7 @@ from hookprobe.neuro.effects import (
 )
 from hookprobe.neuro.measurement import Counters, Opening, commit
 from hookprobe.neuro.messages import Place
+from hookprobe.neuro.quotes import qualify
 from hookprobe.neuro.snapshot import Snapshot, decode
 from hookprobe.neuro.state import NeuroState
 from hookprobe.neuro.ter import Ter
@@ -81,6 +85,7 @@ class DeviceDisk:
     log: list[Ter] = field(default_factory=list)
     openings: dict[Place, Opening] = field(default_factory=dict)
     salt: bytes = b"salt"
+    tpm: PaperTpm | None = None
 
     def measure(self, now: Instant) -> tuple[Reading, Opening]:
         salt = hashlib.sha256(self.salt + now.to_bytes(8, "big")).digest()[:16]
@@ -89,7 +94,9 @@ class DeviceDisk:
 
     def history(self, fresh: NeuroState) -> DeviceHistory:
         start = decode(self.snapshot, NumpyEngine) if self.snapshot else Snapshot(0, fresh)
-        return DeviceHistory(start, tuple(self.log[start.state.count - self.first :]))
+        claim = self.tpm.claim().encode() if self.tpm is not None else b""
+        records = tuple(self.log[start.state.count - self.first :])
+        return DeviceHistory(start, records, tpm=claim)
 
 
 @dataclass
@@ -234,6 +241,13 @@ class MemoryMesh:
                 opened = disk.openings.get(place)
                 data = opened.encode() if opened is not None else b""
                 self.execute(host, edge.receive_opening(place, data, self.now))
+            case AskTpm(challenge, shown):
+                assert disk.tpm is not None
+                secret = disk.tpm.activate(challenge.credential)
+                if secret is not None:
+                    key = self.enrolled(host.name).device.signing_key
+                    quote = disk.tpm.quote(qualify(challenge, secret, shown, key))
+                    self.execute(host, edge.receive_quote(quote, self.now))
 
     def _carry(self, host: Host, effect: Transmit) -> None:
         """Lose, delay, double or damage a datagram; nothing crosses a partition."""

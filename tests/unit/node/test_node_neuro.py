@@ -130,7 +130,7 @@ def test_a_tampered_device_is_seen_by_edge_validator_and_operator_and_stops_coun
     assert count_at(mesh) is Count.LOST
     verifier = mesh.hosts[VERIFIER]
     room = verifier.verifier.verification
-    mesh.execute(verifier, verifier.verifier.carry(room.accept(EDGE, None), mesh.now))
+    mesh.execute(verifier, verifier.verifier.carry(room.accept(EDGE, None, mesh.now), mesh.now))
     mesh.run(6)
     assert count_at(mesh) is Count.YES
     assert accepted(mesh) > before, "what was held back is not lost"
