@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from hookprobe.crypto.signing import SignatureScheme, Signer
 from hookprobe.errors import LocalError, RemoteError
-from hookprobe.neuro import certificate, posf
+from hookprobe.neuro import certificate
 from hookprobe.neuro.answer import Answer
 from hookprobe.neuro.appraisal import AHEAD_MAX_US, Appraisal, appraise, check_records
 from hookprobe.neuro.batch import (
@@ -44,7 +44,6 @@ from hookprobe.neuro.effects import (
     VerifierEffect,
 )
 from hookprobe.neuro.manifest import Manifest
-from hookprobe.neuro.posf import Context
 from hookprobe.neuro.standing import Standing, encode_standing
 from hookprobe.neuro.state import NeuroState
 from hookprobe.neuro.ter import decode, hash_record
@@ -55,7 +54,6 @@ from hookprobe.wire.instant import MINUTE, Instant
 DEVICES_MAX = 16_384
 SNAPSHOT_EVERY_RECORDS = 1_440
 SILENT_AFTER_US = 5 * MINUTE
-NONCES_SEEN_MAX = 1_024  # proofs for other messages, per device and index
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,6 @@ class _Session:
     saved_at: int
     heard: Instant
     nonce: bytes = b""
-    seen: tuple[bytes, ...] = ()
     word: bytes = b""
 
 
@@ -196,7 +193,6 @@ class Verifier:
             broken_at=broken,
             recent=standing.took(batch.records),
         )
-        session.seen = ()
         effects: list[VerifierEffect] = [AppendVerified(node, standing.epoch, first, batch.records)]
         if standing.baseline.is_open:
             effects.append(BaselineLearned(node, found.baseline.golden))
@@ -266,27 +262,6 @@ class Verifier:
         place = (standing.epoch, standing.state.count)
         answer = Answer(verdict, *place, session.nonce, last, word)
         return SendAnswer(standing.node, answer)
-
-    def check_proof(self, node: NodeId, context: Context, proof: bytes) -> bool:
-        """Check a proof about another message, made at the last record taken; each nonce once.
-
-        Raises:
-            LocalError: The device is not enrolled here.
-        """
-        session = self._session(node)
-        standing = session.standing
-        if standing.forked or standing.broken_at is not None:
-            return False
-        fresh = context.nonce not in session.seen and len(session.seen) < NONCES_SEEN_MAX
-        here = (context.device, context.epoch, context.index) == (
-            short_name(node),
-            standing.epoch,
-            standing.state.count - 1,
-        )
-        if not fresh or not here or not posf.verify(standing.state, context, proof):
-            return False
-        session.seen = (*session.seen, context.nonce)
-        return True
 
     def announce(self, nodes: Sequence[NodeId], manifest: Manifest) -> list[VerifierEffect]:
         """Allow an update, from a manifest that `open_manifest` returned, on devices.

@@ -44,6 +44,7 @@ from hookprobe.neuro.quotes import Effect as QuoteEffect
 from hookprobe.neuro.standing import Standing, decode_standing
 from hookprobe.neuro.ter import TER_BYTES, Ter, decode
 from hookprobe.neuro.trust import START_BP, Trust
+from hookprobe.neuro.verdict import Verdict
 from hookprobe.neuro.verifier import Verifier
 from hookprobe.node.appraisals import FINGERPRINTS_KNOWN_MAX
 from hookprobe.node.observations import (
@@ -161,6 +162,8 @@ class Verification:
         self._connected[peer] = None
         if peer in self._host.grants:
             standing = self._verifier.standing(peer)
+            if peer not in self._certified:
+                self._remember(peer)
             said: list[RoomEffect] = []
             if standing.epoch != FIRST_EPOCH and not standing.state.count:
                 said.append(self._order(peer, now))  # it may not have heard of its epoch yet
@@ -389,8 +392,9 @@ class Verification:
                     carried.append(Persist(((Table.NODE, row, data), *self._forget(node))))
                 case SendAnswer(node, answer):
                     carried.append(_say(node, Kind.ANSWER, answer.encode()))
-                case Certified(node, _, data):
-                    self._remember(node)
+                case Certified(node, status, data):
+                    if status is Verdict.RESONANT:
+                        self._remember(node)  # what a device shows is what was certified so
                     carried += [
                         _say(peer, Kind.CERTIFICATE, data)
                         for peer in self._host.validators

@@ -11,7 +11,6 @@ from tests.unit.neuro.neuro_mesh import (
     NEWER,
     NODE,
     START,
-    VERIFIER,
     batch_of,
     desk,
     entropy,
@@ -36,7 +35,7 @@ from hookprobe.neuro.effects import (
     Rebased,
 )
 from hookprobe.neuro.manifest import Manifest
-from hookprobe.neuro.posf import Context, sign
+from hookprobe.neuro.posf import sign
 from hookprobe.neuro.ter import Ter, following
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.wire.identifiers import NodeId
@@ -366,21 +365,6 @@ def test_the_addressee_and_the_epoch_must_be_ours() -> None:
         head = dataclasses.replace(batch.head, **change)
         other = resigned(dataclasses.replace(batch, head=head), batch.records)
         assert at.receive(other, NOW) is Verdict.REJECT_EPOCH
-
-
-def test_a_proof_about_a_block_counts_once_and_at_the_last_record_only() -> None:
-    at = desk()
-    records = history(3)
-    at.receive(batch_of(records, 0, at.nonce), NOW)
-    state = fresh()
-    state.advance(records)
-    about = Context(short_name(NODE), 0, 2, short_name(VERIFIER), b"m" * 32, b"n" * 16)
-    proof = sign(state, about)
-    older = dataclasses.replace(about, index=1)
-    assert not at.verifier.check_proof(NODE, older, sign(state, older))
-    assert not at.verifier.check_proof(NODE, about, bytes(32))
-    assert at.verifier.check_proof(NODE, about, proof)
-    assert not at.verifier.check_proof(NODE, about, proof)
 
 
 def test_a_batch_has_one_encoding() -> None:

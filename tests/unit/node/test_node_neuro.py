@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import pytest
+from tests.unit.neuro.paper_tpm import PaperTpm
 from tests.unit.node.mesh import EVIL, GOLDEN, SETTINGS, VERIFIER, MemoryMesh
 from tests.unit.node.test_node_mesh import BRUTE, SCAN
 
@@ -27,6 +28,7 @@ from hookprobe.neuro.effects import (
 )
 from hookprobe.neuro.manifest import Manifest
 from hookprobe.neuro.messages import Kind, Place
+from hookprobe.neuro.quotes import BootChanged, TpmQuoted, TpmRefused
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.node.appraisals import Count
 from hookprobe.node.observations import (
@@ -405,3 +407,63 @@ def test_a_mesh_with_loss_still_resonates() -> None:
     assert count_at(mesh) is Count.YES
     assert count_at(mesh, node=NodeId("edge-b")) is Count.YES
     assert dict.fromkeys(verdicts(mesh)) == {Verdict.RESONANT: None}
+
+
+def with_tpm(device: PaperTpm) -> MemoryMesh:
+    mesh = MemoryMesh(("edge-a",), verified=True)
+    mesh.crash("edge-a")
+    mesh.hosts["edge-a"].disk.tpm = device
+    mesh.boot("edge-a")
+    mesh.run(4)
+    return mesh
+
+
+def label_at(mesh: MemoryMesh) -> str:
+    appraisals = mesh.hosts[WATCHED].validator.appraisals
+    assert appraisals is not None
+    return appraisals.rows(mesh.now)[0][3]
+
+
+def test_a_vouched_tpm_is_seen_by_validators_and_its_change_is_tampering() -> None:
+    mesh = with_tpm(device := PaperTpm())
+    assert mesh.hosts[VERIFIER].of(TpmQuoted)
+    assert label_at(mesh) == "software-attested", "nobody vouches for this TPM yet"
+    verifier = mesh.hosts[VERIFIER]
+    room = verifier.verifier.verification
+    mesh.execute(verifier, verifier.verifier.carry(room.vouch(EDGE, mesh.now), mesh.now))
+    mesh.run(2)
+    assert label_at(mesh) == "tpm-attested"
+    device.pcrs[0] = b"\x09" * 32
+    mesh.crash("edge-a")
+    mesh.boot("edge-a")
+    mesh.run(12)
+    assert verifier.of(BootChanged) == [BootChanged(EDGE, (0,))]
+    assert count_at(mesh) is Count.LOST
+    mesh.execute(verifier, verifier.verifier.carry(room.accept(EDGE, None, mesh.now), mesh.now))
+    mesh.run(4)
+    assert (count_at(mesh), label_at(mesh)) == (Count.YES, "tpm-attested")
+    mesh.crash(VERIFIER)
+    mesh.boot(VERIFIER)
+    mesh.run(12)
+    assert label_at(mesh) == "tpm-attested", "what was vouched for and golden is remembered"
+
+
+def test_a_lying_root_with_a_tpm_is_seen_if_it_changed_the_boot() -> None:
+    """The same lie as without a TPM, golden measurements over changed software: now it shows."""
+    mesh = with_tpm(device := PaperTpm())
+    device.pcrs[7] = b"\x01" * 32
+    mesh.hosts["edge-a"].disk.measured = GOLDEN
+    mesh.crash("edge-a")
+    mesh.boot("edge-a")
+    mesh.run(12)
+    assert count_at(mesh) is Count.LOST
+
+
+def test_a_copied_disk_in_another_machine_has_another_tpm() -> None:
+    mesh = with_tpm(PaperTpm())
+    mesh.crash("edge-a")
+    mesh.hosts["edge-a"].disk.tpm = PaperTpm(seed=1000)
+    mesh.boot("edge-a")
+    mesh.run(12)
+    refused = mesh.hosts[VERIFIER].of(TpmRefused)
+    assert TpmRefused(EDGE, "another TPM than the one enrolled") in refused
