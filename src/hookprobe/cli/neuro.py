@@ -4,6 +4,7 @@ Every surface says `software-attested`: without a TPM quote a root user who feed
 expected measurement is not detected.
 """
 
+import contextlib
 import os
 import secrets
 import sys
@@ -38,6 +39,7 @@ from hookprobe.runtime.hardware import collect
 from hookprobe.runtime.keystore import load_secrets, read_file, write_atomically
 from hookprobe.runtime.neuro_check import self_check
 from hookprobe.runtime.neuro_device import DeviceStore, HostCapture, host_capture
+from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.wire import canonical
 from hookprobe.wire.instant import HOUR, Instant, format_iso, parse_iso
 
@@ -96,7 +98,10 @@ def capture(path: Path | None, form: str | None, record: bool) -> None:
     """Measure this host; with --record also make it a record of its history."""
     made = host_capture(path, secrets.token_bytes)
     if record:
-        emit_one(_recorded(path, made), form)
+        state = load(path, os.environ, {}).file("state.path")
+        # A record made beside a running node would be a second device with its state.
+        with contextlib.closing(SqliteStore(state)):
+            emit_one(_recorded(path, made), form)
         return
     found = made.capture(Clock().now(), full=True)
     emit_one(

@@ -11,7 +11,7 @@ from tests.unit.neuro.neuro_mesh import batch_of, history
 
 from hookprobe.cli.main import program
 from hookprobe.crypto.signing import Ed25519
-from hookprobe.errors import ConfigError, MalformedError
+from hookprobe.errors import ConfigError, HostError, MalformedError
 from hookprobe.neuro import manifest as manifests
 from hookprobe.neuro.snapshot import Snapshot
 from hookprobe.node.resonance import device_state
@@ -19,6 +19,7 @@ from hookprobe.runtime import folders
 from hookprobe.runtime.keystore import load_secrets
 from hookprobe.runtime.neuro_device import DeviceStore
 from hookprobe.runtime.openings import Openings
+from hookprobe.runtime.sqlite_store import SqliteStore
 
 OLD, NEW = "cd" * 20, "ab" * 20
 
@@ -71,6 +72,15 @@ def test_looking_does_not_touch_the_log(mesh: Path) -> None:
     typed("neuro", "status", "-c", config)
     typed("neuro", "replay", "-c", config)
     assert log.read_bytes() == before
+
+
+def test_no_record_is_made_beside_a_running_node(mesh: Path) -> None:
+    config = mesh / "edge-1" / "hookprobe.yaml"
+    running = SqliteStore(mesh / "edge-1" / "state")
+    with pytest.raises(HostError, match="in use by another"):
+        typed("neuro", "capture", "-c", config, "--record")
+    running.close()
+    one("neuro", "capture", "-c", config, "--record")
 
 
 def test_capture_measures_without_recording(mesh: Path) -> None:
