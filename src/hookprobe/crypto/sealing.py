@@ -9,6 +9,7 @@ kilobytes and under a microsecond to rebuild, so `CipherCache` holds only the bu
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -84,6 +85,31 @@ class SealingKey:
         self.counter = counter + 1
         nonce = self._salt + counter.to_bytes(8)
         return self._ciphers.get(self._key).encrypt(nonce, plaintext, associated)
+
+    def seal_run(
+        self, first: int, plaintexts: Sequence[bytes], associated: Sequence[bytes]
+    ) -> list[bytes]:
+        """Return associated data, ciphertext and tag of each, under consecutive counters.
+
+        Args:
+            first: Must be `self.counter`.
+            plaintexts: What to hide.
+            associated: What to bind to each; it stands in front of the ciphertext.
+
+        Raises:
+            LimitExceededError: As `seal`; nothing is sealed.
+        """
+        assert first == self.counter, "a nonce would be used twice"
+        if first + len(plaintexts) > COUNTER_MAX:
+            raise LimitExceededError("sealing: the packet counter of this key is used up")
+        self.counter = first + len(plaintexts)
+        salt, encrypt = self._salt, self._ciphers.get(self._key).encrypt
+        return [
+            bound + encrypt(salt + number.to_bytes(8), plaintext, bound)
+            for number, (plaintext, bound) in enumerate(
+                zip(plaintexts, associated, strict=True), first
+            )
+        ]
 
     def forget(self) -> None:
         """Drop the cipher object."""

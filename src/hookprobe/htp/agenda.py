@@ -56,3 +56,30 @@ class Agenda(Generic[Key]):
             key = heappop(self._heap)[2]
             del self._due[key]
             keys.append(key)
+
+
+class SteadyClock:
+    """Time that never goes back: the host's clock may be set back, and timers must not sleep on.
+
+    Args:
+        now: The host's time.
+    """
+
+    __slots__ = ("_last", "_shift")
+
+    def __init__(self, now: Instant) -> None:
+        self._last = now
+        self._shift = 0
+
+    def read(self, now: Instant) -> Instant:
+        """Return our time when the host says `now`."""
+        local = now + self._shift
+        if local < self._last:
+            self._shift += self._last - local
+            local = self._last
+        self._last = Instant(local)
+        return self._last
+
+    def host_time(self, local: Instant) -> Instant:
+        """Return what the host's clock says at a time of ours."""
+        return Instant(local - self._shift)

@@ -25,6 +25,9 @@ class Channel(IntEnum):
     FILE = 0x30
 
 
+BULK_KIND = b"\x36"  # a chunk of a file, whose fragments go past the channels
+
+
 class Priority(IntEnum):
     """Who goes first when the path is full; lower is earlier."""
 

@@ -17,7 +17,9 @@ SUITE_CLASSICAL = 1  # X25519
 SUITE_HYBRID = 2  # X25519 and ML-KEM-768
 
 DATAGRAM_BYTES = 1200  # what every path carries without IP fragments
+DATAGRAM_MAX_BYTES = 65_507  # what UDP over IPv4 can carry
 MESSAGE_MAX_BYTES = 1 << 20
+ALGORITHMS = ("cubic", "newreno", "ledbat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,11 @@ class HtpConfig:
         ack_every: Packets acknowledged together in a busy session.
         window_bytes: Message bytes a peer may have on the way to us.
         send_queue_max_bytes: Message bytes accepted for one peer and not yet acknowledged.
-        congestion_max_bytes: Upper bound of the congestion window.
+        congestion_max_bytes: Upper bound of a congestion window.
+        congestion: Algorithm for what somebody waits for: cubic, newreno or ledbat.
+        background: Algorithm for files that we send as the dialling end.
+        datagram_max_bytes: Datagrams we take, as the answering end tells; 1200 stops the search
+            for larger ones.
     """
 
     suites_offered: int = SUITE_HYBRID
@@ -90,15 +96,25 @@ class HtpConfig:
     ack_every: int = 8
     window_bytes: int = 4 << 20
     send_queue_max_bytes: int = 16 << 20
-    congestion_max_bytes: int = 1 << 20
+    congestion_max_bytes: int = 4 << 20
+    congestion: str = "cubic"
+    background: str = "ledbat"
+    datagram_max_bytes: int = 8952
 
     def __post_init__(self) -> None:
         """Refuse settings under which no session could live."""
         problems = [
             f"htp: {name}: must be positive"
             for name in self.__slots__
-            if name != "answering" and getattr(self, name) <= 0
+            if name not in ("answering", "congestion", "background") and getattr(self, name) <= 0
         ]
+        problems += [
+            f"htp: {name}: one of {', '.join(ALGORITHMS)}"
+            for name in ("congestion", "background")
+            if getattr(self, name) not in ALGORITHMS
+        ]
+        if not DATAGRAM_BYTES <= self.datagram_max_bytes <= DATAGRAM_MAX_BYTES:
+            problems.append("htp: datagram_max_bytes: must be from 1200 to 65507")
         if self.suites_offered & ~3 or self.suites_accepted & ~3:
             problems.append("htp: suites: known bits are 1 (X25519) and 2 (X25519 + ML-KEM-768)")
         if not 15 <= self.heartbeat_s <= 120:

@@ -65,8 +65,7 @@ class RejectCode(Enum):
     CROSSED = 7  # the other end dials too, and its dial has precedence
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(NamedTuple):
     """Send one datagram."""
 
     address: Address
@@ -80,6 +79,32 @@ class MessageReceived:
     peer: NodeId
     channel: Channel
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramReceived:
+    """A message that was sent once; others may have been lost or overtaken."""
+
+    peer: NodeId
+    channel: Channel
+    data: bytes
+
+
+class BulkFragment(NamedTuple):
+    """Fragment `place` of `last` + 1 equal ones of the chunk that `head` names."""
+
+    head: bytes
+    place: int
+    last: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentsReceived:
+    """Fragments of chunks that one read of the socket brought, in order of arrival."""
+
+    peer: NodeId
+    fragments: tuple[BulkFragment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +211,8 @@ class Dropped:
 Effect: TypeAlias = (
     Transmit
     | MessageReceived
+    | DatagramReceived
+    | FragmentsReceived
     | SessionUp
     | SessionRenewed
     | SessionDown

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.errors import LimitExceededError, LocalError, MalformedError, RemoteError
-from hookprobe.htp.agenda import Agenda
+from hookprobe.htp.agenda import Agenda, SteadyClock
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import (
@@ -61,6 +61,7 @@ from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
 from hookprobe.htp.session import Opened, ReplayError, Session, SessionNames
 from hookprobe.htp.session_table import SessionTable
 from hookprobe.htp.switchboard import DIAL, Switchboard
+from hookprobe.htp.traffic import Traffic
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -82,15 +83,14 @@ class Endpoint:
     __slots__ = (
         "_agenda",
         "_ciphers",
+        "_clock",
         "_config",
         "_dials",
         "_entropy",
         "_identity",
-        "_last",
         "_links",
         "_reset",
         "_responder",
-        "_shift",
         "_table",
         "_tools",
         "_vitals",
@@ -116,8 +116,7 @@ class Endpoint:
         self._responder = Responder(identity, self._tools, self._ciphers, self._links, now)
         self._reset = StatelessReset(identity.reset_key, config, self._entropy)
         self._vitals = Vitals()
-        self._shift = 0
-        self._last = now
+        self._clock = SteadyClock(now)
 
     @property
     def peers(self) -> tuple[NodeId, ...]:
@@ -134,7 +133,7 @@ class Endpoint:
         """
         if peer.node == self._identity.node or self._dials.find(peer.node) is not None:
             raise LocalError(f"connect: {peer.node} is this node or is dialled already")
-        now = self._local(now)
+        now = self._clock.read(now)
         dial = Dial(peer, self._identity, self._tools.seams, self._config, self._entropy)
         self._dials.add(dial)
         if peer.node in self._links:
@@ -143,7 +142,7 @@ class Endpoint:
 
     def close(self, peer: NodeId, now: Instant) -> list[Effect]:
         """End the session with a peer and stop dialling it."""
-        now = self._local(now)
+        now = self._clock.read(now)
         self._dials.remove(peer)
         link = self._links.get(peer)
         if link is None:
@@ -157,11 +156,30 @@ class Endpoint:
         Raises:
             LocalError: The message is larger than 1 MiB.
         """
-        now = self._local(now)
+        return self._offer(peer, channel, lambda one: one.offer(channel, data), now)
+
+    def send_datagram(
+        self, peer: NodeId, channel: Channel, data: bytes, now: Instant
+    ) -> list[Effect]:
+        """Send a message once: it may be lost, and arrives without waiting for others.
+
+        Raises:
+            LocalError: It does not fit a datagram.
+        """
+        return self._offer(peer, channel, lambda one: one.offer_datagram(channel, data), now)
+
+    def send_chunk(self, peer: NodeId, head: bytes, data: bytes, now: Instant) -> list[Effect]:
+        """Send bulk data, at most 16 KiB behind 16 bytes; its fragments arrive in any order."""
+        return self._offer(peer, Channel.FILE, lambda one: one.offer_chunk(head, data), now)
+
+    def _offer(
+        self, peer: NodeId, channel: Channel, offer: Callable[[Traffic], bool], now: Instant
+    ) -> list[Effect]:
+        now = self._clock.read(now)
         link = self._links.get(peer)
         if link is None:
             return [SendRefused(peer, channel, RefusedReason.NO_SESSION)]
-        if not link.offer(channel, data):
+        if not offer(link.traffic):
             return [SendRefused(peer, channel, RefusedReason.QUEUE_FULL)]
         return self._settle(link, now)
 
@@ -202,7 +220,7 @@ class Endpoint:
         self, datagrams: Iterable[tuple[bytes, Address]], now: Instant
     ) -> list[Effect]:
         """Take what one read of the socket brought; peers are answered once for the batch."""
-        now = self._local(now)
+        now = self._clock.read(now)
         effects: list[Effect] = []
         touched: dict[NodeId, Link] = {}
         for data, address in datagrams:
@@ -219,17 +237,18 @@ class Endpoint:
             except RemoteError:
                 effects.append(Dropped(DropReason.HANDSHAKE))
         for link in touched.values():
+            effects += link.take_fragments()
             effects += self._settle(link, now)
         return effects
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` has to be called."""
         due = self._agenda.next()
-        return None if due is None else Instant(due - self._shift)
+        return None if due is None else self._clock.host_time(due)
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
         """Do everything that is due."""
-        now = self._local(now)
+        now = self._clock.read(now)
         effects: list[Effect] = []
         for kind, name in self._agenda.pop_due(now):
             if kind == _LINK:
@@ -239,15 +258,6 @@ class Endpoint:
             else:
                 self._expire_pending(now)
         return effects
-
-    def _local(self, now: Instant) -> Instant:
-        # The clock of the host may be set back; ours may not, or every timer would sleep that long.
-        local = now + self._shift
-        if local < self._last:
-            self._shift += self._last - local
-            local = self._last
-        self._last = Instant(local)
-        return self._last
 
     def _wake_link(self, node: NodeId, now: Instant) -> list[Effect]:
         link = self._links.get(node)
@@ -308,7 +318,7 @@ class Endpoint:
             return []
         self._dials.follow(dial, token)
         if isinstance(reply, Rejected):
-            retry_at = Instant(reply.retry_at - self._shift)
+            retry_at = self._clock.host_time(reply.retry_at)
             return [ConnectRejected(dial.peer.node, reply.code, retry_at)]
         return self._establish(dial, reply, now)
 
@@ -338,8 +348,9 @@ class Endpoint:
             link = self._open_link(session, dial.peer.address, None, now)
             effects.append(SessionUp(names.peer, link.address, True, names.suite))
         link.ask_heartbeat(body.heartbeat_s)
+        link.datagram_max_bytes = min(link.datagram_max_bytes, body.max_udp)
         if accepted.round_trip_us is not None:
-            link.seed_rtt(accepted.round_trip_us)
+            link.seed_rtt(accepted.round_trip_us, now)
         # The heartbeat that is due at once confirms the session to the answering end.
         return effects + link.handle_timeout(now) + self._settle(link, now)
 

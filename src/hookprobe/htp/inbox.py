@@ -7,8 +7,10 @@ therefore the window plus one message of 1 MiB per channel.
 """
 
 from hookprobe.errors import LimitExceededError, MalformedError
+from hookprobe.htp.bulk import HEAD_BYTES
 from hookprobe.htp.channels import Channel, parse_channel
 from hookprobe.htp.config import MESSAGE_MAX_BYTES
+from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.messages import FragmentHeader, decode_fragment, message_tag
 from hookprobe.htp.outbox import CHUNK_BYTES, CREDIT_INITIAL_BYTES, FRAGMENT_COST_BYTES
 from hookprobe.htp.packet import Header
@@ -78,6 +80,35 @@ class _Stream:
     def place(self, number: int) -> int:
         """Return the full message number of a 32-bit one, the one nearest to the next."""
         return self.expected + (number - self.expected + _HALF) % (2 * _HALF) - _HALF
+
+
+def credit_at_first(window_bytes: int) -> int:
+    """Return what a peer may send before anything was received."""
+    return max(CREDIT_INITIAL_BYTES, window_bytes)
+
+
+def read_datagram(outer: Header, payload: bytes) -> tuple[Channel, bytes]:
+    """Return channel and content of a message that is sent once.
+
+    Raises:
+        MalformedError: An unknown channel, or a message in pieces.
+    """
+    header, data = decode_fragment(payload)
+    if outer.frag_last or header.chunks != 1 or header.chunk_index:
+        raise MalformedError("DATA: a datagram in pieces")
+    return parse_channel(header.kind), data
+
+
+def read_bulk(outer: Header, payload: bytes) -> BulkFragment:
+    """Return a fragment of a chunk; what it belongs to is for the receiver of files to judge.
+
+    Raises:
+        MalformedError: Shorter than the 16 bytes that every fragment repeats.
+    """
+    if len(payload) <= HEAD_BYTES:
+        raise MalformedError("DATA: shorter than its header")
+    head, data = payload[:HEAD_BYTES], payload[HEAD_BYTES:]
+    return BulkFragment(head, outer.frag_index, outer.frag_last, data)
 
 
 class Inbox:

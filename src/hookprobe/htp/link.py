@@ -9,15 +9,19 @@ heartbeats and renews keys, the answering end checks resonance and reports trust
 from typing import NamedTuple
 
 from hookprobe.crypto.sealing import COUNTER_MAX
-from hookprobe.errors import LimitExceededError, MalformedError
+from hookprobe.errors import MalformedError
 from hookprobe.htp.acks import AckTracker
-from hookprobe.htp.admission import RateLimiter
-from hookprobe.htp.channels import Channel
+from hookprobe.htp.beacons import BeaconWatch
+from hookprobe.htp.bulk import Piece, parts_of
+from hookprobe.htp.channels import BULK_KIND
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.effects import (
     Address,
+    BulkFragment,
+    DatagramReceived,
     DownReason,
     Effect,
+    FragmentsReceived,
     MessageReceived,
     PeerMoved,
     ResonanceMismatch,
@@ -26,7 +30,7 @@ from hookprobe.htp.effects import (
     VitalsReported,
 )
 from hookprobe.htp.handshake import PhaseEvent
-from hookprobe.htp.inbox import Inbox
+from hookprobe.htp.inbox import Inbox, credit_at_first, read_bulk, read_datagram
 from hookprobe.htp.keys import Entropy
 from hookprobe.htp.messages import (
     ACK_REATTEST,
@@ -40,39 +44,34 @@ from hookprobe.htp.messages import (
     encode_close,
     encode_heartbeat,
 )
-from hookprobe.htp.outbox import Fragment, Outbox
+from hookprobe.htp.outbox import Fragment
 from hookprobe.htp.packet import (
     FLAG_ACK_ELICITING,
     FLAG_RES_FRESH,
+    FLAG_UNRELIABLE,
     SEALED_OVERHEAD_BYTES,
     ZERO_TOKEN,
     PacketType,
 )
 from hookprobe.htp.path import Path
-from hookprobe.htp.recovery import Recovery
+from hookprobe.htp.recovery import Flight
 from hookprobe.htp.seams import Seams
 from hookprobe.htp.session import ELICITING, Opened, Session
+from hookprobe.htp.traffic import Beacon, Content, Datagram, Ping, SizeProbe, Traffic
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import SECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 PROBES_UNANSWERED_MAX = 3
 HEARTBEAT_S_RANGE = range(15, 121)
 STREAM_ID_BYTES = 6
-BEACON_RATE_PER_S = 2
-BEACON_BURST = 20
 REKEY_AFTER_PACKETS = COUNTER_MAX - 2**20
 REJECT_AFTER_PACKETS = COUNTER_MAX - 2**10
 
 _REKEY_SPREAD_PERCENT = 10
-_SESSION_FLAGS = FLAG_ACK_ELICITING | FLAG_RES_FRESH
+_SESSION_FLAGS = FLAG_ACK_ELICITING | FLAG_RES_FRESH | FLAG_UNRELIABLE
+_HALF = 1 << 31
 _KEEPALIVE_BYTES = SEALED_OVERHEAD_BYTES + 17
 _ACK_BYTES = SEALED_OVERHEAD_BYTES + 30
-
-
-class Probe(NamedTuple):
-    """The content of a HEARTBEAT: the beacon it carried."""
-
-    beacon: bytes
 
 
 class LinkTools(NamedTuple):
@@ -104,21 +103,18 @@ class Link:
 
     __slots__ = (
         "_acks",
-        "_beacon_number",
-        "_beacons",
-        "_fingerprint",
-        "_fresh_beacons",
+        "_fragments",
         "_heartbeat_at",
         "_heartbeat_s",
         "_inbox",
-        "_outbox",
         "_path",
         "_probe_echo",
-        "_reattest_at",
-        "_recovery",
         "_rekey_at",
         "_tools",
+        "_traffic",
         "_trust_seen",
+        "_watch",
+        "datagram_max_bytes",
         "ended",
         "last_heard",
         "peer",
@@ -143,10 +139,12 @@ class Link:
         self._tools = tools
         self.peer: NodeId = session.names.peer
         self.stream_id = int.from_bytes(session.transcript[:STREAM_ID_BYTES])
-        self._fingerprint = fingerprint
         self._path = Path(address, config.path_us)
-        self._outbox = Outbox(config.send_queue_max_bytes)
-        self._inbox = Inbox(config.window_bytes)
+        # Both come into being on first use: a quiet peer among many should cost little memory.
+        self._traffic: Traffic | None = None
+        self._inbox: Inbox | None = None
+        self._fragments: list[BulkFragment] = []
+        self.datagram_max_bytes = config.datagram_max_bytes
         self._heartbeat_s = config.heartbeat_s
         self.retired: Session | None = None
         self.retired_until = Instant(0)
@@ -154,11 +152,11 @@ class Link:
         self.last_heard = now
         self.trust = 0xFFFF
         self._trust_seen = -1
-        self._fresh_beacons = RateLimiter(BEACON_RATE_PER_S, BEACON_BURST, 1)
         self.vitals = Vitals()
-        self._recovery: Recovery[Fragment | Probe] = Recovery(
-            config.ack_delay_us, config.congestion_max_bytes
-        )
+        self._watch: BeaconWatch | None = None
+        if not session.names.dialled:
+            grace_us = config.reattest_grace_us
+            self._watch = BeaconWatch(session, fingerprint, tools.seams.check, grace_us)
         self._adopt(session, now)
 
     # -- keys ---------------------------------------------------------------------------------
@@ -167,10 +165,7 @@ class Link:
         config, entropy = self._tools.config, self._tools.entropy
         self.session = session
         self._acks = AckTracker(config.ack_delay_us, config.ack_every)
-        self._beacons = (session.resonance, session.resonance)
-        self._beacon_number = -1
         self._probe_echo = ZERO_TOKEN
-        self._reattest_at: Instant | None = None
         self.renewal_due = False
         self._heartbeat_at: Instant | None = None
         self._rekey_at: Instant | None = None
@@ -184,22 +179,28 @@ class Link:
     def renew(self, session: Session, fingerprint: bytes | None, now: Instant) -> Session | None:
         """Go on under new keys; return a session that is hereby out of use altogether."""
         gone = self.retired
-        self._fingerprint = fingerprint
+        if self._watch is not None:
+            self._watch.renew(session, fingerprint)
         self.session.move(PhaseEvent.SUPERSEDED)
         self.retired = self.session
         self.retired_until = Instant(now + self._tools.config.retired_us)
-        self._put_back(self._recovery.restart())
+        if self._traffic is not None:
+            self._traffic.renew(now)
         self._adopt(session, now)
         return gone
 
-    def seed_rtt(self, round_trip_us: int) -> None:
+    def seed_rtt(self, round_trip_us: int, now: Instant) -> None:
         """Take the round trip of the handshake as a first sample."""
-        self._recovery.seed_rtt(round_trip_us)
+        self.traffic.recovery.seed_rtt(round_trip_us, now)
 
     def ask_heartbeat(self, seconds: int) -> None:
         """Adopt the gap that the answering end asks for, within 15 to 120 s."""
         if seconds in HEARTBEAT_S_RANGE:
             self._heartbeat_s = seconds
+
+    @property
+    def _reattest_at(self) -> Instant | None:
+        return None if self._watch is None else self._watch.reattest_at
 
     @property
     def address(self) -> Address:
@@ -208,9 +209,16 @@ class Link:
 
     # -- commands -----------------------------------------------------------------------------
 
-    def offer(self, channel: Channel, data: bytes) -> bool:
-        """Queue a message; False if the queue is full. `flush` sends it."""
-        return self._outbox.offer(channel, data)
+    @property
+    def traffic(self) -> Traffic:
+        """What goes to the peer; `flush` sends what is offered to it."""
+        if self._traffic is None:
+            self._traffic = Traffic(
+                self._tools.config,
+                dialled=self.session.names.dialled,
+                size_max=self.datagram_max_bytes,
+            )
+        return self._traffic
 
     def close(self, code: CloseCode, now: Instant) -> list[Effect]:
         """Return the CLOSE packet; it is sent once and not repeated."""
@@ -233,6 +241,8 @@ class Link:
             raise MalformedError(f"{kind.name}: a fragment")
         if header.flags & FLAG_RES_FRESH and kind is not PacketType.HEARTBEAT:
             raise MalformedError(f"{kind.name}: a fresh beacon outside a heartbeat")
+        if header.flags & FLAG_UNRELIABLE and kind is not PacketType.DATA:
+            raise MalformedError(f"{kind.name}: a datagram of no message")
         self.last_heard = now
         effects: list[Effect] = []
         if session is self.session:
@@ -243,17 +253,37 @@ class Link:
             if self._path.arrive(arrival.address, arrival.size, now, newest=opened.newest):
                 self._path.probe = self._tools.entropy.draw(8, now)
                 effects += self._heartbeat(now)
-            effects += self._check_beacon(opened, now)
+            if self._watch is not None and self._watch.receive(opened, now):
+                effects.append(ResonanceMismatch(self.peer))
         if kind is PacketType.DATA:
-            for channel, data in self._inbox.receive(header, opened.payload):
-                effects.append(MessageReceived(self.peer, channel, data))
+            effects += self._receive_data(opened)
         elif session is self.session:
-            effects += self._control(kind, opened.payload, now)
+            effects += self._control(opened, now)
         return effects
 
-    def _control(self, kind: PacketType, payload: bytes, now: Instant) -> list[Effect]:
+    def _receive_data(self, opened: Opened) -> list[Effect]:
+        header, payload = opened.header, opened.payload
+        if header.flags & FLAG_UNRELIABLE:
+            return [DatagramReceived(self.peer, *read_datagram(header, payload))]
+        if payload[:1] == BULK_KIND:
+            self._fragments.append(read_bulk(header, payload))
+            return []
+        if self._inbox is None:
+            self._inbox = Inbox(self._tools.config.window_bytes)
+        found = self._inbox.receive(header, payload)
+        return [MessageReceived(self.peer, channel, data) for channel, data in found]
+
+    def take_fragments(self) -> list[Effect]:
+        """Return the fragments that came since this was last asked, as one effect."""
+        if not self._fragments:
+            return []
+        found, self._fragments = tuple(self._fragments), []
+        return [FragmentsReceived(self.peer, found)]
+
+    def _control(self, opened: Opened, now: Instant) -> list[Effect]:
+        kind, payload = opened.header.kind, opened.payload
         if kind is PacketType.ACK:
-            return self._receive_ack(decode_ack(payload), now)
+            return self._receive_ack(decode_ack(payload), opened.header.timestamp, now)
         if kind is PacketType.CLOSE:
             decode_close(payload)
             self.ended = DownReason.CLOSED_BY_PEER
@@ -264,19 +294,16 @@ class Link:
         self.vitals = vitals
         return [VitalsReported(self.peer, *vitals)]
 
-    def _receive_ack(self, ack: Ack, now: Instant) -> list[Effect]:
-        arrived, lost = self._recovery.on_ack(
-            ack.ranges, ack.delay_us, self.session.next_number, now
-        )
-        for content in arrived:
-            if isinstance(content, Fragment):
-                self._outbox.on_arrived(content)
-            elif self.session.names.dialled:
-                self.session.resonance = content.beacon
-        self._put_back(lost)
-        self._outbox.credit = max(self._outbox.credit, ack.credit_kib << 10)
+    def _receive_ack(self, ack: Ack, sent_ms: int, now: Instant) -> list[Effect]:
+        # Their clock less ours when the packet came: its delay, and the offset of the clocks.
+        apart_ms = (sent_ms - ack.echo_ts + _HALF & 0xFFFFFFFF) - _HALF
+        one_way = apart_ms * MILLISECOND - ack.delay_us
+        beacons = self.traffic.on_ack(ack, one_way, self.session.next_number, now)
+        if beacons and self.session.names.dialled:
+            self.session.resonance = beacons[-1]
         effects: list[Effect] = []
         if self._path.echo(ack.probe_echo):
+            self.traffic.begin_path()
             effects.append(PeerMoved(self.peer, self.address))
         if self.session.names.dialled:
             effects += self._follow(ack)
@@ -292,52 +319,15 @@ class Link:
         self._trust_seen = ack.trust
         return [TrustReported(self.peer, ack.trust)]
 
-    def _check_beacon(self, opened: Opened, now: Instant) -> list[Effect]:
-        if self.session.names.dialled:
-            return []
-        header, resonance = opened.header, opened.resonance
-        if not header.flags & FLAG_RES_FRESH:
-            return [] if resonance in self._beacons else self._mismatch(now)
-        # Checking costs a forward pass of the peer's network, so a peer cannot ask for many.
-        if not self._fresh_beacons.allow(b"", now):
-            raise LimitExceededError("HEARTBEAT: too many fresh beacons")
-        if not self._resonates(resonance):
-            return self._mismatch(now)
-        if header.nonce > self._beacon_number:
-            self._beacon_number = header.nonce
-            self._beacons = (resonance, self._beacons[0])
-            self.session.resonance = resonance
-        return []
-
-    def _resonates(self, resonance: bytes) -> bool:
-        if self._fingerprint is None:
-            return True
-        challenge = self.session.exporter + self.session.transcript
-        rdv, posf = resonance[:32], resonance[32:]
-        return self._tools.seams.check.check(self.peer, self._fingerprint, challenge, rdv, posf)
-
-    def _mismatch(self, now: Instant) -> list[Effect]:
-        if self._reattest_at is not None:
-            return []
-        self._reattest_at = Instant(now + self._tools.config.reattest_grace_us)
-        return [ResonanceMismatch(self.peer)]
-
     # -- sending ------------------------------------------------------------------------------
 
     def flush(self, now: Instant) -> list[Effect]:
-        """Send what the congestion window, the credit and the path allow; then a due ACK."""
+        """Send what congestion control, the credit and the path allow; then a due ACK."""
         out: list[Effect] = []
         if self.session.next_number >= REKEY_AFTER_PACKETS:
             self._wear()
-        while (
-            self.ended is None
-            and not self._recovery.blocked
-            and self._path.may_send(DATAGRAM_BYTES)
-        ):
-            fragment = self._outbox.take()
-            if fragment is None:
-                break
-            out.append(self._send_fragment(fragment, now))
+        if self._traffic is not None and self.ended is None:
+            self._send_traffic(self._traffic, out, now)
         due = self._ack_deadline()
         if due is not None and now >= due:
             out.append(self._send_ack(now))
@@ -358,25 +348,60 @@ class Link:
         self._path.on_sent(len(packet))
         return Transmit(self._path.address, packet)
 
-    def _send_fragment(self, fragment: Fragment, now: Instant) -> Transmit:
+    def _send_traffic(self, traffic: Traffic, out: list[Effect], now: Instant) -> None:
+        if not traffic.pending:
+            traffic.release_at = None
+            return
+        while self._path.may_send(DATAGRAM_BYTES):
+            taken = traffic.take(traffic.room(now), DATAGRAM_BYTES)
+            if taken is None:
+                break
+            out.append(self._send_content(*taken, now))
+        size = traffic.probe_size(now)
+        if size is not None and self._path.proven:
+            out.append(self._send_padded(traffic, size, SizeProbe(size), now))
+            traffic.mtu.on_probe_sent()
+        while traffic.bulk and self._path.proven:
+            run = traffic.bulk.take(traffic.room(now)[1], traffic.mtu.size)
+            if not run:
+                break
+            out += self._send_run(traffic, run, now)
+        traffic.plan(now)
+
+    def _send_content(self, content: Fragment | Datagram, flight: Flight, now: Instant) -> Transmit:
         number = self.session.next_number
-        packet = self.session.seal(
-            PacketType.DATA,
-            fragment.payload(),
-            now,
-            fragment.message.sequence,
-            fragment.frag_index << 8 | fragment.frag_last,
-        )
-        self._recovery.on_sent(number, len(packet), fragment, now)
+        if isinstance(content, Fragment):
+            tail = content.frag_index << 8 | content.frag_last
+            sequence, payload = content.message.sequence, content.payload()
+        else:
+            tail, sequence, payload = FLAG_UNRELIABLE << 24, 0, content.payload
+        packet = self.session.seal(PacketType.DATA, payload, now, sequence, tail)
+        self.traffic.recovery.on_sent(number, len(packet), content, flight, now)
+        return self._post(packet)
+
+    def _send_run(self, traffic: Traffic, run: list[Piece], now: Instant) -> list[Transmit]:
+        first, chunk = self.session.next_number, run[0].chunk
+        packets = self.session.seal_run(list(parts_of(run)), chunk.piece_bytes, now)
+        traffic.recovery.on_run_sent(first, chunk.packet_bytes, run, traffic.background, now)
+        address = self._path.address
+        return [Transmit(address, packet) for packet in packets]
+
+    def _send_padded(self, traffic: Traffic, size: int, content: Content, now: Instant) -> Transmit:
+        vitals = self.vitals if self.session.names.dialled else Vitals()
+        number = self.session.next_number
+        probe = self._path.probe or ZERO_TOKEN
+        packet = self.session.seal_padded(encode_heartbeat(probe, vitals), size, now)
+        traffic.recovery.on_sent(number, size, content, None, now)
         return self._post(packet)
 
     def _send_ack(self, now: Instant) -> Transmit:
         acks = self._acks
         answering = not self.session.names.dialled
+        first = credit_at_first(self._tools.config.window_bytes)
         ack = Ack(
             min(max(0, now - acks.largest_at), 0xFFFFFFFF),
             acks.echo_ts,
-            min(self._inbox.credit >> 10, 0xFFFFFFFF),
+            min((self._inbox.credit if self._inbox else first) >> 10, 0xFFFFFFFF),
             self.trust if answering else 0,
             self._tools.config.heartbeat_s if answering else 0,
             ACK_REATTEST if answering and (self._reattest_at or self.renewal_due) else 0,
@@ -402,13 +427,9 @@ class Link:
         vitals = self.vitals if session.names.dialled else Vitals()
         packet = session.seal(PacketType.HEARTBEAT, encode_heartbeat(probe, vitals), now)
         session.resonance = usual
-        self._recovery.on_sent(number, len(packet), Probe(beacon), now)
+        traffic = self.traffic
+        traffic.recovery.on_sent(number, len(packet), Beacon(beacon), traffic.foreground, now)
         return [self._post(packet)]
-
-    def _put_back(self, contents: "list[Fragment | Probe]") -> None:
-        for content in contents:
-            if isinstance(content, Fragment):
-                self._outbox.put_back(content)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -418,7 +439,7 @@ class Link:
         due = min(self.session.created + config.reject_after_us, self.last_heard + config.idle_us)
         for deadline in (
             self._ack_deadline(),
-            self._recovery.next_timeout(),
+            None if self._traffic is None else self._traffic.next_timeout(),
             self._heartbeat_at,
             self._rekey_at,
             self._path.deadline,
@@ -439,10 +460,8 @@ class Link:
         if self._rekey_at is not None and now >= self._rekey_at:
             self._rekey_at = None
             self.renewal_due = True
-        lost, probe = self._recovery.handle_timeout(now)
-        self._put_back(lost)
-        if probe:
-            effects += self._send_probe(now)
+        if self._traffic is not None and self._traffic.handle_timeout(now):
+            effects += self._send_probe(self._traffic, now)
         if self._heartbeat_at is not None and now >= self._heartbeat_at:
             self._heartbeat_at = self._next_heartbeat(now)
             effects += self._heartbeat(now)
@@ -459,16 +478,23 @@ class Link:
             return DownReason.EXPIRED
         if now - self.last_heard >= config.idle_us:
             return DownReason.IDLE
-        unanswered = self._recovery.pto_count >= PROBES_UNANSWERED_MAX
-        if unanswered and now - self.last_heard >= config.silence_us:
+        unanswered = 0 if self._traffic is None else self._traffic.recovery.pto_count
+        if unanswered >= PROBES_UNANSWERED_MAX and now - self.last_heard >= config.silence_us:
             return DownReason.SILENT
         if self._reattest_at is not None and now >= self._reattest_at:
             return DownReason.RESONANCE
         return None
 
-    def _send_probe(self, now: Instant) -> list[Effect]:
+    def _send_probe(self, traffic: Traffic, now: Instant) -> list[Effect]:
         """After a probe timeout, send the oldest content again whatever the window says."""
-        content = self._recovery.oldest()
-        if isinstance(content, Fragment) and self._path.may_send(DATAGRAM_BYTES):
-            return [self._send_fragment(content, now)]
-        return self._heartbeat(now)
+        content = traffic.recovery.oldest()
+        # What arrived in another packet meanwhile has no bytes any more that could be sent.
+        if isinstance(content, Fragment) and content.wanted and self._path.may_send(DATAGRAM_BYTES):
+            return [self._send_content(content, traffic.foreground, now)]
+        sent: list[Effect] = []
+        if self._path.may_send(_KEEPALIVE_BYTES):
+            # A small packet also where the path may have become too narrow for large ones.
+            sent.append(self._send_padded(traffic, _KEEPALIVE_BYTES, Ping(), now))
+        if isinstance(content, Piece) and content.wanted and self._path.proven:
+            sent += self._send_run(traffic, [content], now)
+        return sent

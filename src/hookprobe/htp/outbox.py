@@ -66,6 +66,11 @@ class Fragment(NamedTuple):
         return self.stop - self.start + FRAGMENT_COST_BYTES
 
     @property
+    def wanted(self) -> bool:
+        """Whether it has not arrived."""
+        return bool(self.message.data) and self.key not in self.message.arrived
+
+    @property
     def key(self) -> int:
         """Its place within the message."""
         return self.chunk_index << 8 | self.frag_index
@@ -106,6 +111,11 @@ class _Lane:
         self.waiting: deque[OutMessage] = deque()
         self.pieces: Iterator[Fragment] = iter(())
         self.head: Fragment | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to take, as far as that is known without taking it."""
+        return bool(self.lost or self.waiting) or self.peek() is not None
 
     def take_lost(self) -> Fragment | None:
         """Return a lost fragment that has not arrived after all."""
@@ -173,9 +183,19 @@ class Outbox:
         self.held += cost
         return True
 
-    def take(self) -> Fragment | None:
-        """Return the next fragment to send: by priority, lost ones first, new ones on credit."""
-        for lane in self._lanes:
+    @property
+    def pending(self) -> bool:
+        """Whether anything waits to be sent, with or without credit."""
+        return any(lane is not None and lane.pending for lane in self._lanes)
+
+    def take(self, first: int = 0, stop: int = len(Priority)) -> Fragment | None:
+        """Return the next fragment to send: by priority, lost ones first, new ones on credit.
+
+        Args:
+            first: The highest priority that may send.
+            stop: The priority behind the lowest that may send.
+        """
+        for lane in self._lanes[first:stop]:
             if lane is None:
                 continue
             lost = lane.take_lost()

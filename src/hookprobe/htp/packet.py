@@ -17,6 +17,8 @@ data. Reserved bits are zero, and a packet in which they are not is refused: an 
 old node would silently misread cannot be sent to it.
 """
 
+import struct
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -57,7 +59,9 @@ class PacketType(IntEnum):
 SESSION_TYPES = frozenset(kind for kind in PacketType if kind >= PacketType.DATA)
 
 _KINDS = {kind.value: kind for kind in PacketType}
-_PREFIX = {kind: VERSION.to_bytes(2) + kind.value.to_bytes(2) for kind in PacketType}
+_WORDS = {kind: VERSION << 16 | kind.value for kind in PacketType}
+_HEADER = struct.Struct(">III8sQI")  # tail: flags, mode, frag_index, frag_last
+_FIELDS = struct.Struct(">HHII8sQBBBB")
 
 
 class Header(NamedTuple):
@@ -78,16 +82,7 @@ def encode_header(
     kind: PacketType, sequence: int, timestamp: int, flow_token: bytes, nonce: int, tail: int
 ) -> bytes:
     """Return the 32 bytes; `tail` is flags << 24 | mode << 16 | frag_index << 8 | frag_last."""
-    return b"".join(
-        (
-            _PREFIX[kind],
-            sequence.to_bytes(4),
-            timestamp.to_bytes(4),
-            flow_token,
-            nonce.to_bytes(8),
-            tail.to_bytes(4),
-        )
-    )
+    return _HEADER.pack(_WORDS[kind], sequence, timestamp, flow_token, nonce, tail)
 
 
 def decode_header(data: bytes) -> Header:
@@ -98,25 +93,32 @@ def decode_header(data: bytes) -> Header:
     """
     if len(data) < HEADER_BYTES:
         raise MalformedError(f"packet: {len(data)} bytes, a header has {HEADER_BYTES}")
-    if data[:2] != b"\x00\x02":
+    version, number, sequence, timestamp, token, nonce, flags, mode, index, last = (
+        _FIELDS.unpack_from(data)
+    )
+    if version != VERSION:
         raise MalformedError("packet: not HTP version 2")
-    kind = _KINDS.get(int.from_bytes(data[2:4]))
+    kind = _KINDS.get(number)
     if kind is None:
         raise MalformedError("packet: unknown type")
-    flags, mode, frag_index, frag_last = data[28:32]
-    if flags > _FLAGS_KNOWN or mode > MODE_MAX or frag_index > frag_last:
+    if flags > _FLAGS_KNOWN or mode > MODE_MAX or index > last:
         raise MalformedError("packet: reserved bits or an impossible fragment number")
-    return Header(
-        kind,
-        int.from_bytes(data[4:8]),
-        int.from_bytes(data[8:12]),
-        data[12:20],
-        int.from_bytes(data[20:28]),
-        flags,
-        mode,
-        frag_index,
-        frag_last,
-    )
+    return Header(kind, sequence, timestamp, token, nonce, flags, mode, index, last)
+
+
+def pack_headers(
+    kind: PacketType,
+    timestamp: int,
+    flow_token: bytes,
+    first: int,
+    parts: Iterable[tuple[int, int]],
+) -> list[bytes]:
+    """Return headers of packets numbered from `first` on; `parts` are (sequence, tail) of each."""
+    pack, word = _HEADER.pack, _WORDS[kind]
+    return [
+        pack(word, sequence, timestamp, flow_token, nonce, tail)
+        for nonce, (sequence, tail) in enumerate(parts, first)
+    ]
 
 
 def encode_body(resonance: bytes, payload: bytes, padded: int = 0) -> bytes:

@@ -1,15 +1,17 @@
-"""Loss detection and congestion control of one packet-number space (RFC 9002).
+"""Loss detection of one packet-number space, and the room to send in (RFC 9002).
 
 Packets are never retransmitted, their content is: each sent packet carries an opaque `content`, and
-acknowledging or losing the packet hands it back. Congestion control is NewReno (RFC 9002 section 7)
-with an upper bound; another algorithm would replace `_grow` and `_shrink`.
+acknowledging or losing the packet hands it back. Packets count towards one of two flights, each
+with a congestion controller of its own: what somebody waits for, and background transfers. Probes
+of the path's size count towards none, because their loss says nothing about congestion.
 """
 
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from hookprobe.errors import MalformedError
-from hookprobe.htp.config import DATAGRAM_BYTES
+from hookprobe.htp.congestion import WINDOW_MIN_BYTES, Acked, Controller
+from hookprobe.htp.pacing import Pacer
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 PACKET_THRESHOLD = 3  # RFC 9002 section 6.1.1
@@ -17,87 +19,140 @@ GRANULARITY_US = MILLISECOND  # section 6.1.2
 RTT_INITIAL_US = 333 * MILLISECOND  # section 6.2.2
 PTO_MAX_US = 5 * SECOND  # a healed path is noticed within this time
 PERSISTENT_PTOS = 3  # section 7.6.1
-WINDOW_MIN_BYTES = 2 * DATAGRAM_BYTES  # section 7.2
-WINDOW_INITIAL_BYTES = 10 * DATAGRAM_BYTES
 
 Content = TypeVar("Content")
 
 
-class Sent(NamedTuple, Generic[Content]):
-    """A packet on its way."""
+class Flight:
+    """What is on the way under one controller.
 
+    Args:
+        controller: The algorithm.
+        burst_bytes: What may leave at once after a pause.
+    """
+
+    __slots__ = ("controller", "in_flight", "pacer", "recovery_start")
+
+    def __init__(self, controller: Controller, burst_bytes: int = WINDOW_MIN_BYTES) -> None:
+        self.controller = controller
+        self.pacer = Pacer(burst_bytes)
+        self.in_flight = 0
+        self.recovery_start = Instant(-1)
+
+    @property
+    def window(self) -> int:
+        """Bytes that may be on the way: two datagrams at least (RFC 9002 section 7.2)."""
+        return max(self.controller.window, 2 * self.pacer.datagram_bytes)
+
+    def room(self, rtt: int, now: Instant) -> int:
+        """Return the bytes that window and pacing let go now."""
+        window = self.window
+        free = window - self.in_flight
+        return free if free <= 0 else min(free, self.pacer.room(window, rtt, now))
+
+
+class Sent(NamedTuple, Generic[Content]):
+    """A packet on its way; `order` counts ack-eliciting packets only."""
+
+    number: int
     at: Instant
     size: int
     content: Content
+    order: int
+    flight: Flight | None
+
+
+class Outcome(NamedTuple, Generic[Content]):
+    """What an acknowledgement or a timeout settled."""
+
+    arrived: list[Sent[Content]]
+    lost: list[Sent[Content]]
 
 
 class Recovery(Generic[Content]):
-    """What was sent, what arrived, and how much may be on the way.
+    """What was sent and what arrived.
 
     Args:
         ack_delay_us: How long the peer may hold back an acknowledgement.
-        window_max_bytes: Upper bound of the congestion window.
     """
 
     __slots__ = (
         "_ack_delay_us",
         "_acked_largest",
         "_last_sent",
+        "_latest",
         "_loss_at",
-        "_recovery_start",
+        "_order",
         "_rtt_min",
         "_rtt_variation",
+        "_sampled_at",
         "_sent",
-        "_threshold",
-        "_window_max",
-        "in_flight",
         "pto_count",
         "rtt",
-        "window",
     )
 
-    def __init__(self, ack_delay_us: int, window_max_bytes: int) -> None:
+    def __init__(self, ack_delay_us: int) -> None:
         self._ack_delay_us = ack_delay_us
-        self._window_max = window_max_bytes
         self._sent: dict[int, Sent[Content]] = {}
         self._acked_largest = -1
+        self._order = 0
         self._loss_at: Instant | None = None
         self._last_sent = Instant(0)
-        self._recovery_start = Instant(-1)
-        self._rtt_min = self._rtt_variation = self.rtt = 0
-        self._threshold = window_max_bytes
-        self.window = WINDOW_INITIAL_BYTES
-        self.in_flight = 0
+        self._sampled_at: Instant | None = None
+        self._rtt_min = self._rtt_variation = self.rtt = self._latest = 0
         self.pto_count = 0
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the congestion window is full."""
-        return self.in_flight + DATAGRAM_BYTES > self.window
 
     def restart(self) -> list[Content]:
         """Begin a new packet-number space on the same path; return what was still on its way."""
-        contents = [sent.content for sent in self._sent.values()]
+        contents = []
+        for sent in self._sent.values():
+            contents.append(sent.content)
+            if sent.flight is not None:
+                sent.flight.in_flight -= sent.size
         self._sent = {}
         self._acked_largest = -1
         self._loss_at = None
-        self.in_flight = self.pto_count = 0
+        self.pto_count = 0
         return contents
 
-    def on_sent(self, number: int, size: int, content: Content, now: Instant) -> None:
+    def on_sent(
+        self, number: int, size: int, content: Content, flight: Flight | None, now: Instant
+    ) -> None:
         """Note an ack-eliciting packet."""
-        self._sent[number] = Sent(now, size, content)
-        self.in_flight += size
+        self._order += 1
+        self._sent[number] = Sent(number, now, size, content, self._order, flight)
         self._last_sent = now
+        if flight is not None:
+            flight.in_flight += size
+            flight.pacer.on_sent(size)
+
+    def on_run_sent(
+        self, first: int, size: int, contents: Sequence[Content], flight: Flight, now: Instant
+    ) -> None:
+        """Note packets of one size with numbers from `first` on."""
+        order, sent = self._order, self._sent
+        for number, content in enumerate(contents, first):
+            order += 1
+            sent[number] = Sent(number, now, size, content, order, flight)
+        self._order = order
+        self._last_sent = now
+        whole = size * len(contents)
+        flight.in_flight += whole
+        flight.pacer.on_sent(whole)
 
     def on_ack(
-        self, ranges: Sequence[tuple[int, int]], delay_us: int, next_number: int, now: Instant
-    ) -> tuple[list[Content], list[Content]]:
-        """Return (contents that arrived, contents that are lost).
+        self,
+        ranges: Sequence[tuple[int, int]],
+        delays: tuple[int, int | None],
+        next_number: int,
+        now: Instant,
+    ) -> Outcome[Content]:
+        """Settle what an acknowledgement names, and what it shows to be lost.
 
         Args:
             ranges: (first, last), descending.
-            delay_us: How long the peer held the acknowledgement back.
+            delays: How long the peer held the acknowledgement back; and the one-way delay of the
+                largest packet plus a constant, None if that is not known. Microseconds.
             next_number: The first packet number never used.
             now: The time.
 
@@ -110,32 +165,64 @@ class Recovery(Generic[Content]):
         newest = self._sent.get(largest)
         arrived = self._take(ranges)
         if not arrived:
-            return [], []
+            return Outcome([], [])
+        self._latest = 0
+        one_way = None
         if newest is not None and largest > self._acked_largest:
-            self._sample(now - newest.at, min(delay_us, self._ack_delay_us))
+            self._sample(now - newest.at, min(delays[0], self._ack_delay_us))
+            one_way = delays[1]
+            if self._sampled_at is None:
+                self._sampled_at = now
         self._acked_largest = max(self._acked_largest, largest)
         self.pto_count = 0
-        for sent in arrived:
-            self._grow(sent)
-        return [sent.content for sent in arrived], self._detect(now)
+        self._tell_arrived(arrived, one_way, next_number, now)
+        return Outcome(arrived, self._detect(now))
 
     def _take(self, ranges: Sequence[tuple[int, int]]) -> list[Sent[Content]]:
         arrived = []
+        pop = self._sent.pop
         for first, last in ranges:
             if not self._sent:
                 break
             # Numbers below the oldest packet on its way were settled before.
             for number in range(max(first, next(iter(self._sent))), last + 1):
-                sent = self._sent.pop(number, None)
+                sent = pop(number, None)
                 if sent is not None:
                     arrived.append(sent)
-                if not self._sent:
-                    break
+                    if not self._sent:
+                        break
         return arrived
+
+    def _tell_arrived(
+        self, arrived: list[Sent[Content]], one_way: int | None, next_number: int, now: Instant
+    ) -> None:
+        sizes: dict[Flight, tuple[int, int]] = {}
+        for sent in arrived:
+            flight = sent.flight
+            if flight is not None:
+                whole, counted = sizes.get(flight, (0, 0))
+                counted += sent.size if sent.at > flight.recovery_start else 0
+                sizes[flight] = (whole + sent.size, counted)
+        for flight, (whole, counted) in sizes.items():
+            limited = flight.in_flight * 2 >= flight.window
+            flight.in_flight -= whole
+            flight.controller.on_acked(
+                Acked(
+                    counted,
+                    self._acked_largest,
+                    next_number,
+                    self._latest,
+                    self._rtt_min,
+                    self.rtt,
+                    one_way,
+                    limited and counted > 0,
+                    now,
+                )
+            )
 
     def _sample(self, latest: int, delay: int) -> None:
         """RFC 9002 section 5.3."""
-        latest = max(latest, 1)
+        self._latest = latest = max(latest, 1)
         if not self.rtt:
             self.rtt = self._rtt_min = latest
             self._rtt_variation = latest // 2
@@ -146,9 +233,10 @@ class Recovery(Generic[Content]):
         self._rtt_variation = (3 * self._rtt_variation + abs(self.rtt - latest)) // 4
         self.rtt = (7 * self.rtt + latest) // 8
 
-    def seed_rtt(self, round_trip_us: int) -> None:
+    def seed_rtt(self, round_trip_us: int, now: Instant) -> None:
         """Start from the round trip of the handshake."""
         self._sample(round_trip_us, 0)
+        self._sampled_at = now
 
     @property
     def pto_us(self) -> int:
@@ -159,46 +247,46 @@ class Recovery(Generic[Content]):
             wait = 3 * RTT_INITIAL_US
         return min(wait << min(self.pto_count, 20), max(PTO_MAX_US, wait))
 
-    def _detect(self, now: Instant) -> list[Content]:
+    def _detect(self, now: Instant) -> list[Sent[Content]]:
         """RFC 9002 section 6.1: by packet threshold 3 or time threshold 9/8."""
-        patience = max(self.rtt * 9 // 8, GRANULARITY_US)
+        patience = max(max(self.rtt, self._latest) * 9 // 8, GRANULARITY_US)
         self._loss_at = None
-        lost: list[tuple[int, Sent[Content]]] = []
+        lost: list[Sent[Content]] = []
         for number, sent in self._sent.items():
             if number >= self._acked_largest:
                 break
             if number <= self._acked_largest - PACKET_THRESHOLD or sent.at + patience <= now:
-                lost.append((number, sent))
+                lost.append(sent)
             else:
                 self._loss_at = Instant(sent.at + patience)
                 break
-        for number, sent in lost:
-            del self._sent[number]
-            self.in_flight -= sent.size
-        if lost:
-            self._shrink(lost, now)
-        return [sent.content for _, sent in lost]
+        for sent in lost:
+            del self._sent[sent.number]
+            if sent.flight is not None:
+                sent.flight.in_flight -= sent.size
+        self._tell_lost(lost, now)
+        return lost
 
-    def _grow(self, sent: Sent[Content]) -> None:
-        used = self.in_flight * 2 >= self.window
-        self.in_flight -= sent.size
-        if sent.at <= self._recovery_start or not used:
-            return
-        if self.window < self._threshold:
-            grown = self.window + sent.size
-        else:
-            grown = self.window + max(1, DATAGRAM_BYTES * sent.size // self.window)
-        self.window = min(grown, self._window_max)
+    def _tell_lost(self, lost: list[Sent[Content]], now: Instant) -> None:
+        counted = [sent for sent in lost if sent.flight is not None]
+        for sent in counted:
+            flight = sent.flight
+            if flight is not None and sent.at > flight.recovery_start:
+                flight.recovery_start = now
+                flight.controller.on_congestion(now)
+        if len(counted) > 1 and self._is_persistent(counted):
+            for sent in (counted[0], counted[-1]):
+                if sent.flight is not None:
+                    sent.flight.controller.on_persistent()
 
-    def _shrink(self, lost: list[tuple[int, Sent[Content]]], now: Instant) -> None:
+    def _is_persistent(self, lost: list[Sent[Content]]) -> bool:
+        """RFC 9002 section 7.6.2: nothing arrived that was sent over three probe timeouts."""
         first, last = lost[0], lost[-1]
-        if last[1].at > self._recovery_start:
-            self._recovery_start = now
-            self.window = self._threshold = max(self.window // 2, WINDOW_MIN_BYTES)
+        if self._sampled_at is None or first.at < self._sampled_at:
+            return False
         span = self.rtt + max(4 * self._rtt_variation, GRANULARITY_US) + self._ack_delay_us
-        unbroken = last[0] - first[0] == len(lost) - 1
-        if self.rtt and unbroken and last[1].at - first[1].at > PERSISTENT_PTOS * span:
-            self.window = WINDOW_MIN_BYTES
+        unbroken = last.order - first.order == len(lost) - 1
+        return unbroken and last.at - first.at > PERSISTENT_PTOS * span
 
     def next_timeout(self) -> Instant | None:
         """When packets count as lost or a probe is due; None with nothing on the way."""
@@ -208,8 +296,8 @@ class Recovery(Generic[Content]):
             return self._loss_at
         return Instant(self._last_sent + self.pto_us)
 
-    def handle_timeout(self, now: Instant) -> tuple[list[Content], bool]:
-        """Return (lost contents, whether a probe has to be sent)."""
+    def handle_timeout(self, now: Instant) -> tuple[list[Sent[Content]], bool]:
+        """Return (lost packets, whether a probe has to be sent)."""
         due = self.next_timeout()
         if due is None or now < due:
             return [], False

@@ -294,7 +294,7 @@ class Responder:
             0xFFFF,
             config.heartbeat_s,
             config.rekey_us // SECOND,
-            DATAGRAM_BYTES,
+            config.datagram_max_bytes,
             now // MILLISECOND,
         )
         tail = FLAG_RESPONSE << 24 if continues is not None else 0

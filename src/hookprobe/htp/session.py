@@ -6,10 +6,12 @@ on receipt: length, token (the endpoint found us by it), replay pre-check, AEAD,
     header (32, clear, associated data) | AEAD( RDV || PoSF || length || payload || padding )
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hookprobe.crypto.sealing import CipherCache, OpeningKey, SealingKey
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
+from hookprobe.htp.bulk import HEAD_BYTES, Part
 from hookprobe.htp.handshake import SESSION_TABLE, Phase, PhaseEvent, advance
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import (
@@ -21,7 +23,9 @@ from hookprobe.htp.packet import (
     Header,
     PacketType,
     decode_body,
+    encode_body,
     encode_header,
+    pack_headers,
 )
 from hookprobe.htp.window import NUMBER_MAX, ReplayWindow
 from hookprobe.wire.identifiers import NodeId
@@ -122,7 +126,7 @@ class Session:
             self._opening.forget()
 
     def seal(
-        self, kind: PacketType, payload: bytes, now: Instant, sequence: int = 0, fragment: int = 0
+        self, kind: PacketType, payload: bytes, now: Instant, sequence: int = 0, tail: int = 0
     ) -> bytes:
         """Return the next packet.
 
@@ -131,7 +135,7 @@ class Session:
             payload: At most 1084 bytes on a base-size path.
             now: The time.
             sequence: Number of the message.
-            fragment: frag_index << 8 | frag_last.
+            tail: Further flags << 24 | frag_index << 8 | frag_last.
 
         Raises:
             LimitExceededError: The packet numbers are used up.
@@ -139,17 +143,61 @@ class Session:
         flags = FLAG_ACK_ELICITING if kind in ELICITING else 0
         if kind is PacketType.HEARTBEAT and self.names.dialled:
             flags |= FLAG_RES_FRESH
+        plain = b"".join((self.resonance, len(payload).to_bytes(4), payload))
+        return self._seal(kind, plain, now, sequence, flags << 24 | tail)
+
+    def seal_padded(self, payload: bytes, size: int, now: Instant) -> bytes:
+        """Return a HEARTBEAT that repeats the beacon, of `size` bytes: a probe of the path.
+
+        A beacon of its own would cost both ends a forward pass for every probe.
+
+        Raises:
+            LimitExceededError: The packet numbers are used up.
+        """
+        plain = encode_body(self.resonance, payload, size - SEALED_OVERHEAD_BYTES)
+        return self._seal(PacketType.HEARTBEAT, plain, now, 0, FLAG_ACK_ELICITING << 24)
+
+    def _seal(
+        self, kind: PacketType, plain: bytes, now: Instant, sequence: int, tail: int
+    ) -> bytes:
         number = self._sealing.counter
         header = encode_header(
-            kind,
-            sequence,
-            max(0, now - self.created) // MILLISECOND & 0xFFFFFFFF,
-            self.names.remote_token,
-            number,
-            flags << 24 | fragment,
+            kind, sequence, self._timestamp(now), self.names.remote_token, number, tail
         )
-        plain = b"".join((self.resonance, len(payload).to_bytes(4), payload))
         return header + self._sealing.seal(number, plain, header)
+
+    def _timestamp(self, now: Instant) -> int:
+        return max(0, now - self.created) // MILLISECOND & 0xFFFFFFFF
+
+    def seal_run(self, parts: Sequence[Part], piece_bytes: int, now: Instant) -> list[bytes]:
+        """Return the next DATA packets, all of one size.
+
+        Args:
+            parts: What they carry.
+            piece_bytes: To which their bodies are padded.
+            now: The time.
+
+        Raises:
+            LimitExceededError: The packet numbers are used up.
+        """
+        first = self._sealing.counter
+        flags = FLAG_ACK_ELICITING << 24
+        headers = pack_headers(
+            PacketType.DATA,
+            self._timestamp(now),
+            self.names.remote_token,
+            first,
+            [(part[0], flags | part[1]) for part in parts],
+        )
+        resonance, join = self.resonance, b"".join
+        full = (HEAD_BYTES + piece_bytes).to_bytes(4)
+        plains = [
+            join((resonance, full, head, body))
+            if len(body) == piece_bytes
+            else encode_body(resonance, head + body, HEAD_BYTES + piece_bytes)
+            for _, _, head, body in parts
+        ]
+        return self._sealing.seal_run(first, plains, headers)
 
     def open(self, header: Header, data: bytes) -> Opened:
         """Open a received packet; only a packet that opened changes the replay window.

@@ -134,6 +134,7 @@ class Weather:
     loss: int = 0
     duplication: int = 0
     corruption: int = 0
+    mtu: int = 65_535
     seed: int = 0
     random: Random = field(init=False)
 
@@ -142,6 +143,28 @@ class Weather:
 
     def chance(self, per_mille: int) -> bool:
         return bool(per_mille) and self.random.randrange(1000) < per_mille
+
+
+class Bottleneck:
+    """A slow link with a buffer in front of one address, shared by all who send there."""
+
+    def __init__(self, towards: Address, rate_per_s: int, buffer_bytes: int) -> None:
+        self.towards = towards
+        self.rate = rate_per_s
+        self.buffer = buffer_bytes
+        self.free_at = 0
+        self.peak_us = 0
+        self.dropped = 0
+
+    def admit(self, size: int, now: int) -> int | None:
+        """Return how long a datagram takes to get through; None if the buffer is full."""
+        queued_us = max(0, self.free_at - now)
+        if queued_us * self.rate // SECOND + size > self.buffer:
+            self.dropped += 1
+            return None
+        self.free_at = max(now, self.free_at) + size * SECOND // self.rate
+        self.peak_us = max(self.peak_us, self.free_at - now)
+        return self.free_at - now
 
 
 Interceptor = Callable[["World", Address, Address, bytes], "bytes | None"]
@@ -158,6 +181,7 @@ class World:
         self.names: dict[str, Host] = {}
         self.moved: dict[Address, Address] = {}
         self.intercept: Interceptor | None = None
+        self.bottleneck: Bottleneck | None = None
         self.wire: list[tuple[Address, Address, bytes]] = []
         self._queue: list[tuple[int, int, Address, Address, bytes]] = []
         self._count = 0
@@ -188,7 +212,7 @@ class World:
                 return
             data = changed
         weather = self.weather
-        if weather.chance(weather.loss):
+        if len(data) > weather.mtu or weather.chance(weather.loss):
             return
         for _ in range(2 if weather.chance(weather.duplication) else 1):
             sent = data
@@ -201,6 +225,11 @@ class World:
         """Put a datagram on the link, past interceptor and loss."""
         weather = self.weather
         delay = weather.latency_us
+        if self.bottleneck is not None and target == self.bottleneck.towards:
+            waited = self.bottleneck.admit(len(data), self.now)
+            if waited is None:
+                return
+            delay += waited
         if weather.jitter_us:
             delay += weather.random.randrange(weather.jitter_us)
         self._count += 1

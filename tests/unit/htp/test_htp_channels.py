@@ -11,6 +11,7 @@ from hookprobe.errors import ConfigError, LimitExceededError, LocalError, Malfor
 from hookprobe.htp.channels import PRIORITIES, Channel, Priority, parse_channel
 from hookprobe.htp.config import MESSAGE_MAX_BYTES, HtpConfig
 from hookprobe.htp.effects import (
+    Dropped,
     DropReason,
     Effect,
     MessageReceived,
@@ -165,7 +166,7 @@ def test_a_full_queue_is_told_to_the_caller_and_drains() -> None:
     assert refused == 40 - (2 << 20) // 100_064
     world.run(MINUTE)
     assert len(validator.messages()) == 40 - refused
-    assert edge.endpoint._links[validator.name]._outbox.held == 0
+    assert edge.endpoint._links[validator.name].traffic.outbox.held == 0
 
 
 def test_sending_to_nobody_is_told_to_the_caller() -> None:
@@ -353,9 +354,7 @@ def test_an_address_that_is_none_is_dropped() -> None:
     hello = next(data for _, _, data in world.wire)
     bad = edge.address._replace(host="not an address")
     effects = validator.endpoint.receive_datagram(hello, bad, world.now)
-    assert [effect.reason for effect in effects if hasattr(effect, "reason")] == [
-        DropReason.MALFORMED
-    ]
+    assert effects == [Dropped(DropReason.MALFORMED)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,184 @@
+"""Condition 41: two endpoints on one clock, and a link that does its worst."""
+
+import hashlib
+
+import pytest
+from tests.unit.htp.htp_pair import Host, Weather, World, pair
+
+from hookprobe.htp.channels import Channel
+from hookprobe.htp.config import DATAGRAM_BYTES
+from hookprobe.htp.effects import DatagramReceived, Effect, FragmentsReceived, SessionDown
+from hookprobe.htp.mtu import BLACK_HOLE_LOSSES, LADDER, PROBES_MAX, RAISE_US, MtuSearch
+from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
+
+NOW = Instant(10**15)
+
+
+def head(number: int) -> bytes:
+    return b"\x36\0" + number.to_bytes(2) + bytes(12)
+
+
+def chunk(number: int, size: int = 8192) -> bytes:
+    return hashlib.shake_256(number.to_bytes(4)).digest(size)
+
+
+def put_together(effects: list[Effect]) -> dict[int, bytes]:
+    """Write fragments to their places as a receiver of files does."""
+    places: dict[int, dict[int, bytes]] = {}
+    lasts: dict[int, int] = {}
+    for effect in effects:
+        if isinstance(effect, FragmentsReceived):
+            for one in effect.fragments:
+                number = int.from_bytes(one.head[2:4])
+                if one.last > lasts.get(number, -1):
+                    lasts[number], places[number] = one.last, {}
+                if one.last == lasts[number]:
+                    places[number][one.place] = one.data
+    return {
+        number: b"".join(found[place] for place in sorted(found))
+        for number, found in places.items()
+        if len(found) == lasts[number] + 1
+    }
+
+
+def send_chunks(world: World, edge: Host, validator: Host, numbers: range) -> None:
+    for number in numbers:
+        world.execute(
+            edge,
+            edge.endpoint.send_chunk(validator.name, head(number), chunk(number), world.now),
+        )
+
+
+def mtu_of(host: Host, peer: Host) -> int:
+    return host.endpoint._links[peer.name].traffic.mtu.size
+
+
+WEATHERS = {
+    "calm": Weather(),
+    "loss 1 %": Weather(loss=10, seed=1),
+    "loss 5 %": Weather(loss=50, seed=2),
+    "loss 15 %": Weather(loss=150, seed=3),
+    "loss 25 %": Weather(loss=250, seed=4),
+    "reordering": Weather(jitter_us=30 * MILLISECOND, seed=5),
+    "duplication": Weather(duplication=300, seed=6),
+    "corruption": Weather(corruption=100, seed=7),
+    "everything": Weather(
+        jitter_us=20 * MILLISECOND, loss=100, duplication=100, corruption=50, seed=8
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WEATHERS)
+def test_41_everything_arrives_whatever_the_link_does(name: str) -> None:
+    world, edge, validator = pair(weather=Weather())
+    world.weather = WEATHERS[name]
+    world.weather.__post_init__()
+    send_chunks(world, edge, validator, range(40))
+    texts = [b"%d" % number for number in range(40)]
+    for text in texts:
+        world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, text, world.now))
+    world.run(60 * SECOND)
+    assert put_together(validator.effects) == {number: chunk(number) for number in range(40)}
+    assert validator.messages() == texts
+    assert not edge.of(SessionDown)
+    link = edge.endpoint._links[validator.name]
+    assert link.traffic.bulk.held == link.traffic.outbox.held == 0
+    assert link.traffic.background.in_flight == link.traffic.foreground.in_flight == 0
+
+
+@pytest.mark.parametrize("mtu", [1200, 1280, 1410, 1452, 1472, 9000])
+def test_41_the_largest_datagram_that_fits_is_found(mtu: int) -> None:
+    world, edge, validator = pair(weather=Weather(mtu=mtu))
+    send_chunks(world, edge, validator, range(40))
+    world.run(5 * SECOND)
+    send_chunks(world, edge, validator, range(40, 80))
+    world.run(20 * SECOND)
+    assert mtu_of(edge, validator) == max(size for size in (1200, *LADDER) if size <= mtu)
+    assert len(put_together(validator.effects)) == 80
+    assert max(len(data) for _, target, data in world.wire if target == edge.address) <= 1200
+
+
+def test_41_a_black_hole_is_noticed_and_everything_arrives_at_the_base_size() -> None:
+    world, edge, validator = pair(weather=Weather(mtu=9000))
+    send_chunks(world, edge, validator, range(40))
+    world.run(5 * SECOND)
+    assert mtu_of(edge, validator) == LADDER[-1]
+    world.weather.mtu = DATAGRAM_BYTES
+    send_chunks(world, edge, validator, range(40, 60))
+    world.run(20 * SECOND)
+    assert mtu_of(edge, validator) == DATAGRAM_BYTES
+    assert put_together(validator.effects) == {number: chunk(number) for number in range(60)}
+
+
+def test_41_a_single_datagram_in_a_black_hole_gets_through_too() -> None:
+    world, edge, validator = pair(weather=Weather(mtu=9000))
+    send_chunks(world, edge, validator, range(40))
+    world.run(5 * SECOND)
+    world.weather.mtu = DATAGRAM_BYTES
+    send_chunks(world, edge, validator, range(40, 41))
+    world.run(30 * SECOND)
+    assert len(put_together(validator.effects)) == 41
+
+
+def test_a_small_talker_probes_nothing() -> None:
+    world, edge, validator = pair()
+    for _ in range(10):
+        world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"x", world.now))
+        world.run(SECOND)
+    assert max(len(data) for _, _, data in world.wire) == DATAGRAM_BYTES
+
+
+def test_random_loss_is_no_black_hole() -> None:
+    search = MtuSearch(LADDER[-1])
+    for size in LADDER:
+        assert search.wanted(NOW) == size
+        search.on_probe_sent()
+        search.on_probe_arrived(size, NOW)
+    for number in range(0, 400, 4):
+        search.on_arrived(8324, number + 3)
+        for lost in range(3):
+            assert not search.on_lost(8324, number + lost, NOW)
+    assert search.size == LADDER[-1]
+    assert [search.on_lost(8324, 1000 + n, NOW) for n in range(BLACK_HOLE_LOSSES)][-1]
+    assert search.size == DATAGRAM_BYTES
+
+
+def test_a_size_that_fails_three_times_is_skipped_and_tried_again_later() -> None:
+    search = MtuSearch(1400)
+    for _ in range(PROBES_MAX):
+        assert search.wanted(NOW) == 1280
+        search.on_probe_sent()
+        assert search.wanted(NOW) is None
+        search.on_probe_lost(NOW)
+    assert search.wanted(NOW) == 1400
+    search.on_probe_sent()
+    search.on_probe_arrived(1400, NOW)
+    assert (search.size, search.wanted(NOW)) == (1400, None)
+    limited = MtuSearch(1280)
+    for _ in range(PROBES_MAX):
+        limited.on_probe_sent()
+        limited.on_probe_lost(NOW)
+    assert limited.wanted(NOW) is None
+    assert limited.wanted(Instant(NOW + RAISE_US)) == 1280
+
+
+def test_a_peer_that_takes_base_datagrams_only_gets_no_others() -> None:
+    assert MtuSearch(0).wanted(NOW) is None
+    assert MtuSearch(DATAGRAM_BYTES).wanted(NOW) is None
+
+
+def test_datagrams_are_sent_once_and_nobody_waits_for_them() -> None:
+    world, edge, validator = pair(weather=Weather(loss=0))
+    world.weather.loss = 500
+    world.weather.__post_init__()
+    sent = [b"%d" % number for number in range(60)]
+    for text in sent:
+        effects = edge.endpoint.send_datagram(validator.name, Channel.QSECBIT, text, world.now)
+        world.execute(edge, effects)
+        world.run(5 * MILLISECOND)
+    world.run(5 * SECOND)
+    got = [one.data for one in validator.effects if isinstance(one, DatagramReceived)]
+    assert 10 < len(got) < 50
+    assert set(got) < set(sent)
+    assert len(set(got)) == len(got)
+    assert edge.endpoint._links[validator.name].traffic.foreground.in_flight == 0
