@@ -97,7 +97,7 @@ def test_any_part_already_here_completes_to_the_same_bytes(
     sent = 0
     while (index := sender.wanted) is not None:
         assert here[index] == 0
-        frame = sender.encode(data[index * 8192 : (index + 1) * 8192])
+        frame = b"".join(sender.encode(data[index * 8192 : (index + 1) * 8192]))
         write = receiver.receive_chunk(*codec.decode_frame(frame))
         assert write is not None
         assert write.data == data[write.offset : write.offset + len(write.data)]

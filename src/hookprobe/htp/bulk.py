@@ -98,6 +98,11 @@ class BulkQueue:
     def __bool__(self) -> bool:
         return bool(self._lost or self._pieces or self._waiting)
 
+    @property
+    def room(self) -> int:
+        """Bytes that chunks may still have."""
+        return max(0, self._held_max - self.held)
+
     def offer(self, head: bytes, data: bytes) -> bool:
         """Queue a chunk; False if there is no room.
 

@@ -61,7 +61,7 @@ from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
 from hookprobe.htp.session import Opened, ReplayError, Session, SessionNames
 from hookprobe.htp.session_table import SessionTable
 from hookprobe.htp.switchboard import DIAL, Switchboard
-from hookprobe.htp.traffic import Traffic
+from hookprobe.htp.traffic import Chunks, Traffic
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -147,8 +147,7 @@ class Endpoint:
         link = self._links.get(peer)
         if link is None:
             return []
-        effects = link.close(CloseCode.NORMAL, now)
-        return effects + self._end(link, DownReason.CLOSED_HERE, now)
+        return link.close(CloseCode.NORMAL, now) + self._end(link, DownReason.CLOSED_HERE, now)
 
     def send(self, peer: NodeId, channel: Channel, data: bytes, now: Instant) -> list[Effect]:
         """Queue a message and send what can be sent at once.
@@ -168,9 +167,14 @@ class Endpoint:
         """
         return self._offer(peer, channel, lambda one: one.offer_datagram(channel, data), now)
 
-    def send_chunk(self, peer: NodeId, head: bytes, data: bytes, now: Instant) -> list[Effect]:
-        """Send bulk data, at most 16 KiB behind 16 bytes; its fragments arrive in any order."""
-        return self._offer(peer, Channel.FILE, lambda one: one.offer_chunk(head, data), now)
+    def chunk_room(self, peer: NodeId) -> int:
+        """Return how many bytes of chunks are taken now; -1 without a session."""
+        link = self._links.get(peer)
+        return -1 if link is None else link.traffic.bulk.room
+
+    def send_chunks(self, peer: NodeId, chunks: Chunks, now: Instant) -> list[Effect]:
+        """Send bulk data, 16 bytes and at most 16 KiB each; fragments arrive in any order."""
+        return self._offer(peer, Channel.FILE, lambda one: one.offer_chunks(chunks), now)
 
     def _offer(
         self, peer: NodeId, channel: Channel, offer: Callable[[Traffic], bool], now: Instant
@@ -205,10 +209,9 @@ class Endpoint:
             LocalError: Out of range.
         """
         if not 0 <= trust <= 0xFFFF:
-            raise LocalError(f"grade: trust {trust} is not within 0 to 65535")
-        link = self._links.get(peer)
-        if link is not None:
-            link.trust = trust
+            raise LocalError(f"grade: trust {trust} is not in 0..65535")
+        if peer in self._links:
+            self._links[peer].trust = trust
 
     # -- the four verbs -----------------------------------------------------------------------
 
@@ -372,9 +375,7 @@ class Endpoint:
             link, self._identity.node, self._config.silence_us, now
         ):
             return self._refuse(session, pending.address, now)
-        effects: list[Effect] = []
-        if link is not None:
-            effects += self._end(link, DownReason.REPLACED, now)
+        effects = [] if link is None else self._end(link, DownReason.REPLACED, now)
         session.move(PhaseEvent.OPENED)
         link = self._open_link(session, pending.address, pending.fingerprint, now)
         return [*effects, SessionUp(peer, link.address, False, session.names.suite)]

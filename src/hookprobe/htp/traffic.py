@@ -4,7 +4,7 @@ Made when the first thing is to be sent: an answering end with many quiet peers 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from hookprobe.errors import LocalError
@@ -58,6 +58,7 @@ class Ping(NamedTuple):
     """The content of a HEARTBEAT that only asks for an answer."""
 
 
+Chunks: TypeAlias = Sequence[tuple[bytes, bytes]]
 Content: TypeAlias = Fragment | Piece | Datagram | Beacon | SizeProbe | Ping
 
 
@@ -115,10 +116,10 @@ class Traffic:
         self._offered += len(data)
         return self.outbox.offer(channel, data)
 
-    def offer_chunk(self, head: bytes, data: bytes) -> bool:
-        """Queue a chunk; False if there is no room."""
-        self._offered += len(data)
-        return self.bulk.offer(head, data)
+    def offer_chunks(self, chunks: Chunks) -> bool:
+        """Queue chunks; False if there is no room for one of them."""
+        self._offered += sum(len(data) for _, data in chunks)
+        return all(self.bulk.offer(head, data) for head, data in chunks)
 
     def offer_datagram(self, channel: Channel, data: bytes) -> bool:
         """Queue a message that is sent once, or never if it has to wait behind 64 others.

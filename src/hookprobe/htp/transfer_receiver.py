@@ -6,7 +6,7 @@ file is kept here.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from hookprobe.errors import (
     UnauthorizedError,
     VerificationError,
 )
+from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.transfer_codec import (
     ChunkRange,
     FileError,
@@ -46,18 +47,20 @@ from hookprobe.wire.instant import MINUTE, Instant
 
 TRANSFERS_MAX = 16
 IDLE_US = MINUTE
+PARTIAL_MAX = 1024  # chunks; senders have half as many on the way
 
+_NOT_BULK = FileFlags.COMPRESSED | FileFlags.RESUME | FileFlags.NOREPLACE
 _PRESENT = b"\0" + b"\1" * 255
 
 
 @dataclass(frozen=True, slots=True)
 class WritePart:
-    """Put these bytes at this place of the part."""
+    """Put these bytes at this place of the part; the chunks `whole` are then complete."""
 
     file_id: int
-    index: int
     offset: int
     data: bytes
+    whole: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class Incoming:
         here: One byte for each chunk, not 0 for those that are here from an earlier attempt.
     """
 
-    __slots__ = ("_compressible", "_left", "facts", "file_id", "here")
+    __slots__ = ("_compressible", "_left", "_partial", "facts", "file_id", "here")
 
     def __init__(
         self, facts: FileFacts, file_id: int, here: bytes = b"", *, compressible: bool = True
@@ -132,6 +135,9 @@ class Incoming:
         self.here = bytearray(here.translate(_PRESENT) if fits else facts.chunks)
         self._left = self.here.count(0)
         self._compressible = compressible
+        # Chunks of which fragments are here: into how many they are cut, less one, and a bit for
+        # each that is not here.
+        self._partial: dict[int, tuple[int, int]] = {}
 
     @property
     def whole(self) -> bool:
@@ -160,15 +166,8 @@ class Incoming:
         Raises:
             MalformedError: Of another file, of a wrong size, or not what zlib makes.
         """
-        facts = self.facts
-        if (header.total_chunks, header.file_hash) != (facts.chunks, facts.sha256[:4]):
-            raise MalformedError("CHUNK: of another file")
-        index = header.chunk_index
-        if index >= facts.chunks:
-            raise MalformedError("CHUNK: an empty file has none")
-        if bool(header.flags & FileFlags.LAST) != (index == facts.chunks - 1):
-            raise MalformedError("CHUNK: the flag LAST is on the last chunk only")
-        size = facts.chunk_size(index)
+        index = self._check(header)
+        size = self.facts.chunk_size(index)
         if header.flags & FileFlags.COMPRESSED:
             if not self._compressible:
                 raise MalformedError("CHUNK: compressed, and it was said that none would be")
@@ -177,21 +176,106 @@ class Incoming:
             raise MalformedError(f"CHUNK: {len(body)} bytes where {size} belong")
         if self.here[index]:
             return None
+        self._hold(index)
+        return WritePart(self.file_id, index << self.facts.chunk_log2, body, (index,))
+
+    def _check(self, header: FileHeader) -> int:
+        facts, index = self.facts, header.chunk_index
+        if (header.total_chunks, header.file_hash) != (facts.chunks, facts.sha256[:4]):
+            raise MalformedError("CHUNK: of another file")
+        if index >= facts.chunks:
+            raise MalformedError("CHUNK: an empty file has none")
+        if bool(header.flags & FileFlags.LAST) != (index == facts.chunks - 1):
+            raise MalformedError("CHUNK: the flag LAST is on the last chunk only")
+        return index
+
+    def _hold(self, index: int) -> None:
         self.here[index] = 1
         self._left -= 1
-        return WritePart(self.file_id, index, index << facts.chunk_log2, body)
+        self._partial.pop(index, None)
 
-    def receive_complete(self, body: bytes) -> None:
-        """Check the message behind the last chunk.
+    def receive_fragments(self, fragments: Sequence[BulkFragment]) -> list[WritePart]:
+        """Return what is to be written of uncompressed chunks' fragments; neighbours together.
+
+        Raises:
+            MalformedError: Of another file, of a wrong size or place; nothing is to be written.
+            LimitExceededError: Pieces of more chunks than anybody would have on the way.
+        """
+        run = _Run(self.file_id)
+        head, index, size = b"", 0, 0
+        for one in fragments:
+            if one.head != head:
+                header, _ = decode_frame(one.head)
+                if header.operation is not FileOperation.CHUNK or header.flags & _NOT_BULK:
+                    raise MalformedError("CHUNK: a fragment of something else")
+                index = self._check(header)
+                head, size = one.head, self.facts.chunk_size(index)
+            step = -(-size // (one.last + 1))
+            start = one.place * step
+            if len(one.data) != min(step, size - start) or start >= size:
+                raise MalformedError(f"CHUNK: a fragment of {len(one.data)} bytes at {start}")
+            if not self.here[index] and self._cover(index, one.place, one.last):
+                whole = bool(self.here[index])
+                run.add((index << self.facts.chunk_log2) + start, one.data, index, whole=whole)
+        return run.finish()
+
+    def _cover(self, index: int, place: int, last: int) -> bool:
+        """Note a fragment; False if it is here, or of a cut that was replaced by a finer one."""
+        known, missing = self._partial.get(index, (-1, 0))
+        if last != known:
+            if last < known:
+                return False
+            if known < 0 and len(self._partial) >= PARTIAL_MAX:
+                raise LimitExceededError("CHUNK: pieces of too many chunks")
+            missing = (2 << last) - 1
+        if not missing >> place & 1:
+            return False
+        missing ^= 1 << place
+        if missing:
+            self._partial[index] = (last, missing)
+        else:
+            self._hold(index)
+        return True
+
+    def receive_complete(self, body: bytes) -> bool:
+        """Check the message behind the last chunk; False if chunks it overtook are to come.
 
         Raises:
             MalformedError: Of another file.
-            VerificationError: Chunks are missing.
         """
         if decode_facts(body) != self.facts:
             raise MalformedError("COMPLETE: of another file")
-        if not self.whole:
-            raise VerificationError("COMPLETE: chunks are missing")
+        return self.whole
+
+
+class _Run:
+    """Neighbouring fragments on their way to the disk in one write."""
+
+    def __init__(self, file_id: int) -> None:
+        self._file_id = file_id
+        self._writes: list[WritePart] = []
+        self._data: list[bytes] = []
+        self._whole: list[int] = []
+        self._start = self._stop = 0
+
+    def add(self, offset: int, data: bytes, index: int, *, whole: bool) -> None:
+        if offset != self._stop:
+            self._flush()
+            self._start = offset
+        self._data.append(data)
+        self._stop = offset + len(data)
+        if whole:
+            self._whole.append(index)
+
+    def _flush(self) -> None:
+        if self._data:
+            data = b"".join(self._data)
+            self._writes.append(WritePart(self._file_id, self._start, data, tuple(self._whole)))
+            self._data, self._whole = [], []
+
+    def finish(self) -> list[WritePart]:
+        self._flush()
+        return self._writes
 
 
 def inflate(data: bytes, size: int) -> bytes:
@@ -219,6 +303,7 @@ class _Job:
     operation: FileOperation
     request: WriteRequest | None
     incoming: Incoming | None = None
+    complete: bool = False
     finishing: bool = False
 
 
@@ -296,10 +381,32 @@ class Desk:
         job.heard = now
         if header.operation is FileOperation.CHUNK:
             write = job.incoming.receive_chunk(header, body)
-            return [] if write is None else [write]
+            return [] if write is None else [write, *self._finish_if_whole(header.file_id, job)]
+        job.complete = True
         job.incoming.receive_complete(body)
+        return self._finish_if_whole(header.file_id, job)
+
+    def _finish_if_whole(self, file_id: int, job: _Job) -> list[Effect]:
+        if not job.complete or job.incoming is None or not job.incoming.whole:
+            return []
         job.finishing = True
-        return [FinishPart(header.file_id)]
+        return [FinishPart(file_id)]
+
+    def receive_fragments(
+        self, file_id: int, fragments: Sequence[BulkFragment], now: Instant
+    ) -> list[Effect]:
+        """Take fragments of one transfer's chunks; no exception comes out."""
+        job = self._jobs.get(file_id)
+        if job is None or job.finishing:
+            return []  # repeated, of a transfer that is over
+        try:
+            if job.incoming is None:
+                raise MalformedError("file message: content before its time")
+            writes = job.incoming.receive_fragments(fragments)
+        except RemoteError as error:
+            return self.fail(file_id, error_of(error))
+        job.heard = now
+        return [*writes, *self._finish_if_whole(file_id, job)]
 
     def _take_error(self, file_id: int, body: bytes) -> list[Effect]:
         decode_error(body)

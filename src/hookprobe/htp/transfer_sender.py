@@ -78,8 +78,10 @@ class Outgoing:
         """The chunk that goes next; None when all have gone."""
         return self._next
 
-    def encode(self, data: bytes) -> bytes:
-        """Return the message of the wanted chunk and move on to the next one.
+    def encode(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return header and body of the wanted chunk's message and move on to the next one.
+
+        A body as long as the chunk is not compressed and may go as bulk data.
 
         Raises:
             LocalError: No chunk is wanted, or the data has another length.
@@ -101,7 +103,7 @@ class Outgoing:
             self._next = index + 1
         self.sent_chunks += 1
         self.wire_bytes += len(data)
-        return encode_frame(self._header(FileOperation.CHUNK, flags, index), data)
+        return encode_frame(self._header(FileOperation.CHUNK, flags, index)), data
 
     def _compress(self, data: bytes) -> bytes | None:
         if not self._compressible or (self._tried >= SAMPLES and not self._gained):

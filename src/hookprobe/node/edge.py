@@ -23,12 +23,13 @@ from hookprobe.dsm.chain import Event
 from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.store import Persist, StoreReader, Write
 from hookprobe.htp.effects import Address
+from hookprobe.htp.traffic import Chunks
 from hookprobe.neuro.attester import Reading
 from hookprobe.neuro.messages import Place as RecordPlace
 from hookprobe.neuro.quote_documents import QuoteAnswer
 from hookprobe.node.attestation import Attestation
 from hookprobe.node.casebook import EVENT_TYPE, Case, Casebook
-from hookprobe.node.host import Effect
+from hookprobe.node.host import Effect, Received
 from hookprobe.node.links import MeshLinks
 from hookprobe.node.rooms import carried
 from hookprobe.node.sensors import Place, SensorFeed
@@ -101,8 +102,17 @@ class EdgeNode:
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         return self._told(self._links.receive_datagram(data, address, now))
 
+    def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
+        return self._told(self._links.receive_batch(received, now))
+
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         return self._told(self._links.send_file(peer, data, now))
+
+    def chunk_room(self, peer: NodeId) -> int:
+        return self._links.chunk_room(peer)
+
+    def send_chunks(self, peer: NodeId, chunks: Chunks, now: Instant) -> list[Effect]:
+        return self._told(self._links.send_chunks(peer, chunks, now))
 
     def receive_reading(self, reading: Reading, now: Instant) -> list[Effect]:
         """Take what the host measured, as `MeasureHost` asked."""

@@ -10,15 +10,18 @@ A host feeds inputs with the current time, executes the returned effects in orde
 * `Observation`: tell whoever listens; nothing depends on it.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 from hookprobe.dsm.store import Persist
 from hookprobe.htp.effects import Address, Transmit
+from hookprobe.htp.traffic import Chunks
 from hookprobe.neuro.effects import HostRequest
 from hookprobe.node.observations import Observation
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
+Received: TypeAlias = Sequence[tuple[bytes, Address]]
 Effect: TypeAlias = Persist | Transmit | HostRequest | Observation
 
 
@@ -30,6 +33,9 @@ class Node(Protocol):
 
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         """Take one datagram from the network."""
+
+    def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
+        """Take what one read of the network brought; peers are answered once for all of it."""
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is wanted; None for never."""
@@ -43,3 +49,9 @@ class FileNode(Node, Protocol):
 
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         """Send a message of the host's file transfers; `SendRefused` if there is no room."""
+
+    def chunk_room(self, peer: NodeId) -> int:
+        """Return how many bytes of chunks are taken now; -1 without a session."""
+
+    def send_chunks(self, peer: NodeId, chunks: Chunks, now: Instant) -> list[Effect]:
+        """Send chunks, head (16) and data, for which there is room."""

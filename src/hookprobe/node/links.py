@@ -14,13 +14,15 @@ from hookprobe.htp.effects import (
     SendRefused,
     SessionDown,
     SessionUp,
+    Transmit,
 )
 from hookprobe.htp.effects import Effect as TransportEffect
 from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.seams import PinnedPeer, RegisteredPeer
+from hookprobe.htp.traffic import Chunks
 from hookprobe.identity.device import DeviceStatus
 from hookprobe.identity.directory import Directory
-from hookprobe.node.host import Effect
+from hookprobe.node.host import Effect, Received
 from hookprobe.node.observations import MessageSent
 from hookprobe.node.resonance import Fingerprints
 from hookprobe.node.rooms import HangUp, Outgoing, Room, RoomEffect
@@ -86,6 +88,9 @@ class MeshLinks:
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         return self._absorb(self._endpoint.receive_datagram(data, address, now), now)
 
+    def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
+        return self._absorb(self._endpoint.receive_batch(received, now), now)
+
     def next_timeout(self) -> Instant | None:
         due = [self._endpoint.next_timeout(), *(room.next_timeout() for room in self._rooms)]
         due += self._dial_again.values()
@@ -127,9 +132,21 @@ class MeshLinks:
             return list(effects)
         return [MessageSent(peer, Channel.FILE, data), *self._absorb(effects, now)]
 
+    def chunk_room(self, peer: NodeId) -> int:
+        """Return how many bytes of chunks are taken now; -1 without a session."""
+        return self._endpoint.chunk_room(peer)
+
+    def send_chunks(self, peer: NodeId, chunks: Chunks, now: Instant) -> list[Effect]:
+        """Send chunks, head (16) and data, for which there is room."""
+        sent: list[Effect] = [MessageSent(peer, Channel.FILE, head + data) for head, data in chunks]
+        return sent + self._absorb(self._endpoint.send_chunks(peer, chunks, now), now)
+
     def _absorb(self, effects: Sequence[TransportEffect], now: Instant) -> list[Effect]:
         found: list[Effect] = []
         for effect in effects:
+            if type(effect) is Transmit:  # nearly all of them
+                found.append(effect)
+                continue
             match effect:
                 case MessageReceived(peer, channel, data):
                     room = self._by_channel.get(channel)

@@ -5,8 +5,9 @@ The validator whose name sorts first dials the other, so each pair has one sessi
 
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.htp.effects import Address
+from hookprobe.htp.traffic import Chunks
 from hookprobe.node.appraisals import Appraisals
-from hookprobe.node.host import Effect
+from hookprobe.node.host import Effect, Received
 from hookprobe.node.links import MeshLinks
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
@@ -39,8 +40,17 @@ class ValidatorNode:
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         return self._links.receive_datagram(data, address, now)
 
+    def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
+        return self._links.receive_batch(received, now)
+
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         return self._links.send_file(peer, data, now)
+
+    def chunk_room(self, peer: NodeId) -> int:
+        return self._links.chunk_room(peer)
+
+    def send_chunks(self, peer: NodeId, chunks: Chunks, now: Instant) -> list[Effect]:
+        return self._links.send_chunks(peer, chunks, now)
 
     def next_timeout(self) -> Instant | None:
         return self._links.next_timeout()

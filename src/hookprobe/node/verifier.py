@@ -4,7 +4,8 @@ Edges dial it; it dials the validators. It writes no chain and has no vote.
 """
 
 from hookprobe.htp.effects import Address
-from hookprobe.node.host import Effect
+from hookprobe.htp.traffic import Chunks
+from hookprobe.node.host import Effect, Received
 from hookprobe.node.links import MeshLinks
 from hookprobe.node.rooms import RoomEffect
 from hookprobe.node.verification import Verification
@@ -30,8 +31,17 @@ class VerifierNode:
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         return self._links.receive_datagram(data, address, now)
 
+    def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
+        return self._links.receive_batch(received, now)
+
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         return self._links.send_file(peer, data, now)
+
+    def chunk_room(self, peer: NodeId) -> int:
+        return self._links.chunk_room(peer)
+
+    def send_chunks(self, peer: NodeId, chunks: Chunks, now: Instant) -> list[Effect]:
+        return self._links.send_chunks(peer, chunks, now)
 
     def carry(self, effects: list[RoomEffect], now: Instant) -> list[Effect]:
         """Carry out what an operator's order to `verification` returned."""

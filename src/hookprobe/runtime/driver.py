@@ -99,11 +99,7 @@ class Driver:
             self._failed.set_exception(error)
 
     def _receive(self, received: Received) -> None:
-        now = self._clock.now()
-        effects: list[Effect] = []
-        for data, address in received:
-            effects += self._node.receive_datagram(data, address, now)
-        self.execute(effects)
+        self.execute(self._node.receive_batch(received, self._clock.now()))
 
     def _wake(self) -> None:
         self._timer = None
@@ -114,16 +110,24 @@ class Driver:
         batches = [effect for effect in effects if isinstance(effect, Persist)]
         if batches and not self._persist(batches):
             return
+        leaving: list[Transmit] = []
         for effect in effects:
             if self._egress is not None:
                 _record(self._egress, effect)
             if isinstance(effect, Transmit):
-                self._socket.send(effect.address, effect.data)
+                leaving.append(effect)
             elif isinstance(effect, HostRequest):
+                self._socket.send_batch(leaving)
+                leaving = []
                 if not self._ask_host(effect):
                     return
             elif not isinstance(effect, Persist):
+                if leaving:
+                    self._socket.send_batch(leaving)
+                    leaving = []
                 self._report(effect)
+        if leaving:
+            self._socket.send_batch(leaving)
         self._set_timer()
 
     def _persist(self, batches: Sequence[Persist]) -> bool:

@@ -2,31 +2,26 @@
 
 Requests of the peer go to its `Desk`; what the desk decides is
 done here, slow work (hashing, fsync) in threads, chunks at once. What is sent leaves through one
-pump that asks the transport for room and waits when there is none: answers first, then one chunk of
-each transfer in turn, so sixteen transfers share the path evenly.
+pump that asks the transport for room and waits when there is none.
 """
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
 
-from hookprobe.errors import RemoteError, UnavailableError
+from hookprobe.errors import RemoteError
+from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.transfer_codec import (
     ChunkRange,
     FileError,
     FileFacts,
     FileFlags,
-    FileHeader,
     FileOperation,
     FileRefusedError,
     ListRequest,
     PathRequest,
     ReadRequest,
-    decode_error,
     decode_frame,
     encode_error,
     encode_facts,
@@ -40,7 +35,6 @@ from hookprobe.htp.transfer_receiver import (
     Desk,
     Effect,
     FinishPart,
-    Incoming,
     OpenPart,
     Reply,
     SuspendPart,
@@ -50,105 +44,11 @@ from hookprobe.htp.transfer_receiver import (
 )
 from hookprobe.htp.transfer_sender import Outgoing
 from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.file_call import ANSWERS_MAX, Call
 from hookprobe.runtime.file_parts import Part
+from hookprobe.runtime.file_pump import Carrier, ChunkSource, Pump, Stream
 from hookprobe.runtime.file_store import FileStore
 from hookprobe.wire.identifiers import NodeId
-
-ROOM_WAIT_S = 0.005
-STALL_S = 60.0
-REPLIES_MAX = 256
-ANSWERS_MAX = 16
-
-
-class Room(Enum):
-    """What became of a message that was to be sent."""
-
-    SENT = "sent"
-    FULL = "full"
-    GONE = "gone"
-
-
-Carry = Callable[[NodeId, bytes], Room]
-
-
-class ChunkSource(Protocol):
-    """Where the chunks of a file come from; see `file_parts.Source`."""
-
-    @property
-    def facts(self) -> FileFacts: ...
-
-    def read(self, index: int) -> bytes: ...
-
-    def check(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class ChunkSink(Protocol):
-    """Where the chunks of a file go; see `file_parts.Part`."""
-
-    def write(self, index: int, offset: int, data: bytes) -> None: ...
-
-
-@dataclass(slots=True)
-class Call:
-    """A request of ours.
-
-    Attributes:
-        file_id: Its number.
-        answers: What the peer said, content aside; None when the session ended.
-        incoming: Where content is checked, if content is to come.
-        sink: Where it goes.
-        moved: Whether anything happened since this was last looked at.
-    """
-
-    file_id: int
-    answers: asyncio.Queue[tuple[FileHeader, bytes] | RemoteError | None]
-    incoming: Incoming | None = None
-    sink: ChunkSink | None = None
-    moved: bool = False
-
-    async def answer(self) -> tuple[FileHeader, bytes]:
-        """Wait for the peer.
-
-        Raises:
-            FileRefusedError: It said no.
-            UnavailableError: The session ended, or nothing happened for a minute.
-            RemoteError: What it sent breaks the rules.
-        """
-        while True:
-            self.moved = False
-            try:
-                answer = await asyncio.wait_for(self.answers.get(), STALL_S)
-            except TimeoutError:
-                if self.moved:
-                    continue
-                raise UnavailableError("the peer does not answer", hint="try again") from None
-            if answer is None:
-                raise UnavailableError("the session ended", hint="the same command resumes")
-            if isinstance(answer, RemoteError):
-                raise answer
-            if answer[0].operation is FileOperation.ERROR:
-                raise FileRefusedError(decode_error(answer[1]), "the peer refused")
-            return answer
-
-
-@dataclass(slots=True)
-class _Stream:
-    """A file on its way out; `call` if we are who asked."""
-
-    outgoing: Outgoing
-    source: ChunkSource
-    call: Call | None = None
-
-
-@dataclass(slots=True)
-class _Queue:
-    """What waits for room."""
-
-    replies: deque[bytes] = field(default_factory=deque)
-    streams: deque[_Stream] = field(default_factory=deque)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Conversation:
@@ -156,23 +56,24 @@ class Conversation:
 
     Args:
         peer: Who.
-        carry: Sends one message, if there is room.
+        carrier: Sends messages and chunks.
         store: The peer's files here; None if none are served.
         clock: Says what time it is.
     """
 
-    def __init__(self, peer: NodeId, carry: Carry, store: FileStore | None, clock: Clock) -> None:
+    def __init__(
+        self, peer: NodeId, carrier: Carrier, store: FileStore | None, clock: Clock
+    ) -> None:
         self.peer = peer
-        self._carry = carry
         self._store = store
         self._clock = clock
         self._desk = Desk()
         self._parts: dict[int, Part] = {}
         self._calls: dict[int, Call] = {}
         self._next_id = 0
-        self._queue = _Queue()
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._pumping = asyncio.get_running_loop().create_task(self._pump())
+        self._pump = Pump(peer, carrier, self._end)
+        self._pumping = asyncio.get_running_loop().create_task(self._pump.run())
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -195,13 +96,11 @@ class Conversation:
             if not over:  # the peer may be in the middle of it
                 self.post(encode_error(call.file_id, FileError.INCOMPLETE, FileFlags(0)))
             del self._calls[call.file_id]
-            self._drop_stream(call.file_id, response=False)
+            self._pump.drop(call.file_id, response=False)
 
     def post(self, data: bytes) -> None:
         """Send a message when there is room; beyond 256 waiting ones it is lost."""
-        if len(self._queue.replies) < REPLIES_MAX:
-            self._queue.replies.append(data)
-            self._queue.wake.set()
+        self._pump.post(data)
 
     def stream(
         self, call: Call, source: ChunkSource, missing: tuple[ChunkRange, ...], *, compress: bool
@@ -209,8 +108,7 @@ class Conversation:
         """Send these chunks and COMPLETE; the source stays the caller's to close."""
         outgoing = Outgoing(source.facts, call.file_id, response=False, compressible=compress)
         outgoing.begin(missing)
-        self._queue.streams.append(_Stream(outgoing, source, call))
-        self._queue.wake.set()
+        self._pump.add(Stream(outgoing, source, call))
 
     # -- what the peer sends --------------------------------------------------------------------
 
@@ -229,25 +127,39 @@ class Conversation:
         call = self._calls.get(header.file_id)
         if call is None:
             return
-        call.moved = True
-        answer: tuple[FileHeader, bytes] | RemoteError = (header, body)
-        if header.operation is FileOperation.CHUNK:
-            try:
-                self._take_chunk(call, header, body)
-            except RemoteError as error:
-                answer = error
-            else:
-                return
-        if not call.answers.full():
-            call.answers.put_nowait(answer)
+        if header.operation is not FileOperation.CHUNK:
+            call.take((header, body))
+        elif call.incoming is not None:
+            incoming = call.incoming
+            self._put(call, lambda: _one(incoming.receive_chunk(header, body)))
+
+    def receive_fragments(self, fragments: Sequence[BulkFragment]) -> None:
+        """Take fragments of chunks; whatever they hold, no exception comes out."""
+        groups: dict[tuple[int, bytes], list[BulkFragment]] = {}
+        for one in fragments:
+            key = (one.head[1] & FileFlags.RESPONSE, one.head[4:8])
+            groups.setdefault(key, []).append(one)
+        for (response, name), group in groups.items():
+            file_id = int.from_bytes(name)
+            if not response:
+                self._execute(self._desk.receive_fragments(file_id, group, self._clock.now()))
+                continue
+            call = self._calls.get(file_id)
+            if call is not None and call.incoming is not None:
+                self._put(call, partial(call.incoming.receive_fragments, group))
 
     @staticmethod
-    def _take_chunk(call: Call, header: FileHeader, body: bytes) -> None:
-        if call.incoming is None or call.sink is None:
-            return
-        write = call.incoming.receive_chunk(header, body)
-        if write is not None:
-            call.sink.write(write.index, write.offset, write.data)
+    def _put(call: Call, receive: Callable[[], Sequence[WritePart]]) -> None:
+        """Put content where it belongs; what is wrong with it ends the call."""
+        try:
+            for write in receive():
+                if call.sink is not None:
+                    call.sink.write(write.offset, write.data, write.whole)
+        except RemoteError as error:
+            call.take(error)
+        else:
+            call.moved = True
+            call.check()
 
     def _execute(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -267,11 +179,11 @@ class Conversation:
                 case Ask():
                     self._spawn(self._answer(effect))
                 case Withdraw(file_id):
-                    self._drop_stream(file_id, response=True)
+                    self._pump.drop(file_id, response=True)
 
     def _write(self, write: WritePart) -> None:
         try:
-            self._parts[write.file_id].write(write.index, write.offset, write.data)
+            self._parts[write.file_id].write(write.offset, write.data, write.whole)
         except FileRefusedError as error:
             self._execute(self._desk.fail(write.file_id, error.reason))
 
@@ -317,68 +229,19 @@ class Conversation:
         self.post(encode_frame(header, encode_facts(facts)))
         outgoing = Outgoing(facts, file_id, response=True, compressible=False)
         outgoing.begin(chunks_of(facts, question.offset, question.length))
-        self._queue.streams.append(_Stream(outgoing, source))
-        self._queue.wake.set()
+        self._pump.add(Stream(outgoing, source))
 
     def _served(self) -> FileStore:
         if self._store is None:
             raise FileRefusedError(FileError.FORBIDDEN, "files: none are served here")
         return self._store
 
-    # -- sending --------------------------------------------------------------------------------
-
-    async def _pump(self) -> None:
-        queue = self._queue
-        while True:
-            await queue.wake.wait()
-            data = queue.replies.popleft() if queue.replies else self._next_chunk()
-            if data is None:
-                queue.wake.clear()
-                continue
-            room = self._carry(self.peer, data)
-            while room is Room.FULL:
-                await asyncio.sleep(ROOM_WAIT_S)
-                room = self._carry(self.peer, data)
-            await asyncio.sleep(0)
-
-    def _next_chunk(self) -> bytes | None:
-        """Return the next message of the transfer whose turn it is."""
-        streams = self._queue.streams
-        if not streams:
-            return None
-        stream = streams.popleft()
-        try:
-            return self._advance(stream)
-        except FileRefusedError as error:
-            self._end(stream, error)
-            flags = FileFlags.RESPONSE if stream.call is None else FileFlags(0)
-            return encode_error(stream.outgoing.file_id, error.reason, flags)
-
-    def _advance(self, stream: _Stream) -> bytes:
-        index = stream.outgoing.wanted
-        if index is None:
-            stream.source.check()
-            self._end(stream, None)
-            return stream.outgoing.complete()
-        data = stream.outgoing.encode(stream.source.read(index))
-        if stream.call is not None:
-            stream.call.moved = True
-        self._queue.streams.append(stream)
-        return data
-
-    def _end(self, stream: _Stream, error: FileRefusedError | None) -> None:
+    def _end(self, stream: Stream, error: FileRefusedError | None) -> None:
         if stream.call is None:
             stream.source.close()
             self._desk.settle(stream.outgoing.file_id)
         elif error is not None and not stream.call.answers.full():
             stream.call.answers.put_nowait(error)
-
-    def _drop_stream(self, file_id: int, *, response: bool) -> None:
-        for stream in list(self._queue.streams):
-            if stream.outgoing.file_id == file_id and (stream.call is None) is response:
-                self._queue.streams.remove(stream)
-                if response:
-                    stream.source.close()
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -393,10 +256,7 @@ class Conversation:
         for call in list(self._calls.values()):
             if not call.answers.full():
                 call.answers.put_nowait(None)
-        for stream in self._queue.streams:
-            if stream.call is None:
-                stream.source.close()
-        self._queue.streams.clear()
+        self._pump.end()
         while self._tasks:
             await asyncio.wait(list(self._tasks))
 
@@ -416,6 +276,10 @@ def _look_up(
         store.delete(question)
         return b""
     return encode_stat(store.stat(question.path))
+
+
+def _one(write: WritePart | None) -> tuple[WritePart, ...]:
+    return () if write is None else (write,)
 
 
 def chunks_of(facts: FileFacts, offset: int, length: int) -> tuple[ChunkRange, ...]:

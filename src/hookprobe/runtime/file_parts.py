@@ -14,7 +14,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hookprobe.htp.transfer_codec import (
@@ -178,8 +178,8 @@ class Part:
             if len(found) == len(self.here):
                 self.here[:] = found
 
-    def write(self, index: int, offset: int, data: bytes) -> None:
-        """Write a chunk at its place.
+    def write(self, offset: int, data: bytes, whole: Sequence[int]) -> None:
+        """Write bytes at their place; the chunks `whole` are then complete.
 
         Raises:
             FileRefusedError: The disk failed.
@@ -188,8 +188,9 @@ class Part:
             done = 0
             while done < len(data):
                 done += os.pwrite(self._handle, data[done:], offset + done)
-        self.here[index] = 1
-        self._unjournalled += 1
+        for index in whole:
+            self.here[index] = 1
+        self._unjournalled += len(whole)
         if self._unjournalled >= JOURNAL_EVERY_CHUNKS:
             self.journal()
 

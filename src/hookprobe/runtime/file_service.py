@@ -5,10 +5,11 @@ from pathlib import Path
 
 from hookprobe.errors import UnavailableError
 from hookprobe.htp.channels import Channel
-from hookprobe.htp.effects import MessageReceived, SessionDown, SessionUp
+from hookprobe.htp.effects import FragmentsReceived, MessageReceived, SessionDown, SessionUp
 from hookprobe.node.observations import Observation
 from hookprobe.runtime.clock import Clock
-from hookprobe.runtime.file_conversation import Carry, Conversation
+from hookprobe.runtime.file_conversation import Conversation
+from hookprobe.runtime.file_pump import Carrier
 from hookprobe.runtime.file_store import FileStore, StoreLimits
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import HOUR
@@ -21,14 +22,16 @@ class FileService:
     """All conversations of a node.
 
     Args:
-        carry: Sends one message to a peer, if there is room.
+        carrier: Sends messages and chunks to peers.
         root: Folder of the peers' folders; None if none are served.
         limits: What each peer may have.
         clock: Says what time it is.
     """
 
-    def __init__(self, carry: Carry, root: Path | None, limits: StoreLimits, clock: Clock) -> None:
-        self._carry = carry
+    def __init__(
+        self, carrier: Carrier, root: Path | None, limits: StoreLimits, clock: Clock
+    ) -> None:
+        self._carrier = carrier
         self._root = root
         self._limits = limits
         self._clock = clock
@@ -42,10 +45,14 @@ class FileService:
                 conversation = self._conversations.get(peer)
                 if conversation is not None:
                     conversation.receive(data)
+            case FragmentsReceived(peer, fragments):
+                conversation = self._conversations.get(peer)
+                if conversation is not None:
+                    conversation.receive_fragments(fragments)
             case SessionUp(peer):
                 self._end(peer)
                 store = self._store(peer)
-                self._conversations[peer] = Conversation(peer, self._carry, store, self._clock)
+                self._conversations[peer] = Conversation(peer, self._carrier, store, self._clock)
             case SessionDown(peer):
                 self._end(peer)
             case _:

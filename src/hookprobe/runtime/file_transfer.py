@@ -11,7 +11,7 @@ is larger than memory goes by `put` and `get`, which resume where an earlier att
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hookprobe.errors import LocalError, VerificationError
@@ -43,8 +43,10 @@ from hookprobe.htp.transfer_codec import (
     plain_header,
 )
 from hookprobe.htp.transfer_receiver import Incoming
-from hookprobe.runtime.file_conversation import ChunkSink, ChunkSource, Conversation
+from hookprobe.runtime.file_call import ChunkSink
+from hookprobe.runtime.file_conversation import Conversation
 from hookprobe.runtime.file_parts import Part, open_source
+from hookprobe.runtime.file_pump import ChunkSource
 from hookprobe.runtime.file_store import FileStore, StoreLimits
 
 LISTED_MAX = 100_000
@@ -88,8 +90,8 @@ class _BytesSink:
     def __init__(self, size: int) -> None:
         self.data = bytearray(size)
 
-    def write(self, index: int, offset: int, data: bytes) -> None:
-        del index
+    def write(self, offset: int, data: bytes, whole: Sequence[int]) -> None:
+        del whole
         self.data[offset : offset + len(data)] = data
 
 
@@ -223,7 +225,7 @@ class HTPFileTransfer:
             plain = check_path(path.removeprefix("/"))
             request = ReadRequest(plain, offset, length, facts.sha256)
             with self._session.call() as call:
-                call.incoming, call.sink = incoming, _Noted(sink, incoming, progress)
+                call.receive(incoming, ChunkRange(first, last), _Noted(sink, incoming, progress))
                 header = plain_header(FileOperation.READ, FileFlags(0), call.file_id)
                 self._session.post(encode_frame(header, encode_read(request)))
                 for wanted in (FileOperation.READ, FileOperation.COMPLETE):
@@ -344,8 +346,8 @@ class _Noted:
         self._incoming = incoming
         self._progress = progress
 
-    def write(self, index: int, offset: int, data: bytes) -> None:
-        self._sink.write(index, offset, data)
+    def write(self, offset: int, data: bytes, whole: Sequence[int]) -> None:
+        self._sink.write(offset, data, whole)
         incoming = self._incoming
         size = incoming.facts.size
         self._progress(min(incoming.held_chunks << incoming.facts.chunk_log2, size), size)

@@ -42,7 +42,7 @@ from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.device_host import DeviceHost, Machine, machine_of, read_history
 from hookprobe.runtime.driver import Driver
 from hookprobe.runtime.egress import EgressRecord
-from hookprobe.runtime.file_conversation import Room
+from hookprobe.runtime.file_pump import Room
 from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.folders import NodeFolder
@@ -194,7 +194,7 @@ def _join(
     board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators))
     socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
     carrier = _FileCarrier(node, clock)
-    files = FileService(carrier.carry, *_file_settings(config), clock)
+    files = FileService(carrier, *_file_settings(config), clock)
     observers = [log.report, board.report, files.report]
     device, desk = None, None
     if isinstance(node, EdgeNode) and built.machine is not None:
@@ -252,13 +252,19 @@ class _FileCarrier:
         self._clock = clock
         self.execute: Callable[[Sequence[Effect]], None] = lambda _: None
 
-    def carry(self, peer: NodeId, data: bytes) -> Room:
+    def message(self, peer: NodeId, data: bytes) -> Room:
         effects = self._node.send_file(peer, data, self._clock.now())
         for effect in effects:
             if isinstance(effect, SendRefused):
                 return Room.FULL if effect.reason is RefusedReason.QUEUE_FULL else Room.GONE
         self.execute(effects)
         return Room.SENT
+
+    def room(self, peer: NodeId) -> int:
+        return self._node.chunk_room(peer)
+
+    def chunks(self, peer: NodeId, chunks: list[tuple[bytes, bytes]]) -> None:
+        self.execute(self._node.send_chunks(peer, chunks, self._clock.now()))
 
 
 def _each(

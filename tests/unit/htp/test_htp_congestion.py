@@ -207,8 +207,9 @@ class Race:
                 edge = self.edges[number]
                 queue = edge.endpoint._links[self.validator.name].traffic.bulk
                 while queue.held < 600_000:
-                    self.world.execute(edge, edge.endpoint.send_chunk(
-                        self.validator.name, HEAD, bytes(8192), self.world.now))  # fmt: skip
+                    self.world.execute(edge, edge.endpoint.send_chunks(
+                            self.validator.name, [(HEAD, bytes(8192))], self.world.now
+                        ))  # fmt: skip
             self.world.run(20 * MILLISECOND)
             for edge in self.edges:
                 edge.effects.clear()

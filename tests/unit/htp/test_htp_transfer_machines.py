@@ -3,11 +3,13 @@
 import hashlib
 import tracemalloc
 import zlib
+from random import Random
 
 import pytest
 
-from hookprobe.errors import LocalError, MalformedError, VerificationError
+from hookprobe.errors import LimitExceededError, LocalError, MalformedError
 from hookprobe.htp import transfer_codec as codec
+from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.transfer_codec import (
     ANY_CONTENT,
     ChunkRange,
@@ -22,6 +24,7 @@ from hookprobe.htp.transfer_codec import (
 )
 from hookprobe.htp.transfer_receiver import (
     IDLE_US,
+    PARTIAL_MAX,
     TRANSFERS_MAX,
     Ask,
     Desk,
@@ -56,7 +59,7 @@ def outgoing(data: bytes, *, compressible: bool = True) -> Outgoing:
 def frames(sender: Outgoing, data: bytes) -> list[bytes]:
     found = []
     while (index := sender.wanted) is not None:
-        found.append(sender.encode(data[index * CHUNK : (index + 1) * CHUNK]))
+        found.append(b"".join(sender.encode(data[index * CHUNK : (index + 1) * CHUNK])))
     return found
 
 
@@ -68,7 +71,7 @@ def test_what_is_sent_is_what_arrives(data: bytes) -> None:
         write = receiver.receive_chunk(*codec.decode_frame(frame))
         assert write is not None
         got[write.offset : write.offset + len(write.data)] = write.data
-    receiver.receive_complete(codec.decode_frame(sender.complete())[1])
+    assert receiver.receive_complete(codec.decode_frame(sender.complete())[1])
     assert bytes(got) == data
     assert receiver.whole
 
@@ -176,12 +179,101 @@ def test_a_repeated_chunk_is_written_once_and_gaps_are_noticed() -> None:
     assert receiver.missing() == (ChunkRange(0, 0), ChunkRange(2, 3), ChunkRange(5, 5))
     assert receiver.receive_chunk(chunk(facts, 1), bytes(CHUNK)) is None
     assert receiver.receive_chunk(chunk(facts, 2), bytes(CHUNK)) == WritePart(
-        1, 2, 2 * CHUNK, bytes(CHUNK)
+        1, 2 * CHUNK, bytes(CHUNK), (2,)
     )
-    with pytest.raises(VerificationError, match="missing"):
-        receiver.receive_complete(codec.encode_facts(facts))
+    assert not receiver.receive_complete(codec.encode_facts(facts))
     with pytest.raises(MalformedError):
         receiver.receive_complete(codec.encode_facts(facts_of(NOISE)))
+
+
+def pieces(data: bytes, index: int, count: int, flags: int = 0) -> list[BulkFragment]:
+    """Cut one chunk into `count` fragments."""
+    facts = facts_of(data)
+    if index == facts.chunks - 1:
+        flags |= FileFlags.LAST
+    head = codec.encode_frame(chunk(facts, index, flags))
+    body = data[index * CHUNK : (index + 1) * CHUNK]
+    step = -(-len(body) // count)
+    return [
+        BulkFragment(head, place, count - 1, body[place * step : (place + 1) * step])
+        for place in range(count)
+    ]
+
+
+def test_fragments_are_written_to_their_places_neighbours_together() -> None:
+    receiver = Incoming(facts_of(TEXT), 1)
+    several = [*pieces(TEXT, 1, 8), *pieces(TEXT, 2, 8), *pieces(TEXT, 5, 1)]
+    assert receiver.receive_fragments(several) == [
+        WritePart(1, CHUNK, TEXT[CHUNK : 3 * CHUNK], (1, 2)),
+        WritePart(1, 5 * CHUNK, TEXT[5 * CHUNK :], (5,)),
+    ]
+    assert receiver.receive_fragments(several) == []
+
+
+def test_fragments_in_any_order_with_repetitions_make_the_file() -> None:
+    receiver, got = Incoming(facts_of(TEXT), 1), bytearray(len(TEXT))
+    several = [one for index in range(6) for one in pieces(TEXT, index, 7)] * 2
+    Random(3).shuffle(several)
+    claimed: list[int] = []
+    for start in range(0, len(several), 5):
+        for write in receiver.receive_fragments(several[start : start + 5]):
+            got[write.offset : write.offset + len(write.data)] = write.data
+            for index in write.whole:
+                span = slice(index * CHUNK, (index + 1) * CHUNK)
+                assert got[span] == TEXT[span], "a chunk is claimed before all of it is there"
+            claimed += write.whole
+    assert bytes(got) == TEXT
+    assert sorted(claimed) == list(range(6))
+    assert receiver.whole
+
+
+def test_a_finer_cut_replaces_a_coarser_one_and_not_the_other_way_round() -> None:
+    receiver = Incoming(facts_of(TEXT), 1)
+    coarse, fine = pieces(TEXT, 0, 2), pieces(TEXT, 0, 8)
+    receiver.receive_fragments([coarse[0], *fine[:7], coarse[1]])
+    assert receiver.held_chunks == 0
+    receiver.receive_fragments([fine[7]])
+    assert receiver.held_chunks == 1
+
+
+GOOD_PIECE = pieces(TEXT, 0, 8)[0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        GOOD_PIECE._replace(data=GOOD_PIECE.data[:-1]),
+        GOOD_PIECE._replace(data=GOOD_PIECE.data + b"x"),
+        GOOD_PIECE._replace(data=b""),
+        GOOD_PIECE._replace(last=8),
+        pieces(TEXT, 5, 8)[0]._replace(place=200, last=200, data=b""),
+        pieces(TEXT, 0, 8, FileFlags.COMPRESSED)[0],
+        pieces(TEXT, 0, 8, FileFlags.LAST)[0],
+        pieces(NOISE[: len(TEXT)], 0, 8)[0],
+        GOOD_PIECE._replace(head=b"\x37" + GOOD_PIECE.head[1:]),
+        GOOD_PIECE._replace(head=GOOD_PIECE.head[:15]),
+    ],
+    ids=["short", "long", "empty", "cut", "behind", "zip", "last", "other", "kind", "head"],
+)
+def test_attack_34_fragments_that_lie_write_nothing(bad: BulkFragment) -> None:
+    receiver = Incoming(facts_of(TEXT), 1)
+    with pytest.raises(MalformedError):
+        receiver.receive_fragments([bad])
+    assert receiver.missing() == (ChunkRange(0, 5),)
+    (write,) = receiver.receive_fragments(pieces(TEXT, 0, 8))
+    assert write.whole == (0,)
+
+
+def test_pieces_of_too_many_chunks_are_refused() -> None:
+    facts = FileFacts((PARTIAL_MAX + 1) * CHUNK, bytes(32))
+    receiver = Incoming(facts, 1)
+    last = facts.chunks - 1
+    for index in range(last):
+        head = codec.encode_frame(chunk(facts, index))
+        receiver.receive_fragments([BulkFragment(head, 0, 1, bytes(CHUNK // 2))])
+    head = codec.encode_frame(chunk(facts, last, FileFlags.LAST))
+    with pytest.raises(LimitExceededError):
+        receiver.receive_fragments([BulkFragment(head, 0, 1, bytes(CHUNK // 2))])
 
 
 # -- the desk -------------------------------------------------------------------------------------
@@ -235,9 +327,41 @@ def test_no_complete_before_every_chunk_is_here() -> None:
     desk.receive_frame(create(1), NOW)
     desk.opened(1, bytes(FACTS.chunks))
     header = codec.plain_header(FileOperation.COMPLETE, FileFlags(0), 1)
-    effects = desk.receive_frame(codec.encode_frame(header, codec.encode_facts(FACTS)), NOW)
-    assert effects[0] == SuspendPart(1)
-    assert errors(effects) == [FileError.INCOMPLETE]
+    complete = codec.encode_frame(header, codec.encode_facts(FACTS))
+    *most, last = frames(outgoing(TEXT), TEXT)
+    for frame in (complete, *most, complete):
+        assert not any(isinstance(one, FinishPart) for one in desk.receive_frame(frame, NOW))
+    assert desk.receive_frame(last, NOW)[1:] == [FinishPart(1)]
+
+
+def test_a_complete_whose_chunks_never_come_is_given_up() -> None:
+    desk = Desk()
+    desk.receive_frame(create(1), NOW)
+    desk.opened(1, bytes(FACTS.chunks))
+    header = codec.plain_header(FileOperation.COMPLETE, FileFlags(0), 1)
+    desk.receive_frame(codec.encode_frame(header, codec.encode_facts(FACTS)), NOW)
+    assert desk.handle_timeout(Instant(NOW + IDLE_US)) == [SuspendPart(1)]
+
+
+def test_fragments_at_the_desk() -> None:
+    desk = Desk()
+    assert desk.receive_fragments(1, pieces(TEXT, 0, 8), NOW) == []  # of no transfer
+    desk.receive_frame(create(1), NOW)
+    desk.opened(1, bytes(FACTS.chunks))
+    header = codec.plain_header(FileOperation.COMPLETE, FileFlags(0), 1)
+    desk.receive_frame(codec.encode_frame(header, codec.encode_facts(FACTS)), NOW)
+    every = [one for index in range(6) for one in pieces(TEXT, index, 8)]
+    assert desk.receive_fragments(1, every, NOW) == [
+        WritePart(1, 0, TEXT, tuple(range(6))),
+        FinishPart(1),
+    ]
+    assert desk.receive_fragments(1, every, NOW) == []  # repeated while it is made durable
+    lie = GOOD_PIECE._replace(data=b"")
+    desk.receive_frame(create(2), NOW)
+    desk.opened(2, bytes(FACTS.chunks))
+    effects = desk.receive_fragments(2, [lie], NOW)
+    assert effects[0] == SuspendPart(2)
+    assert errors(effects) == [FileError.MALFORMED]
 
 
 def test_content_before_the_part_is_open_ends_the_transfer() -> None:

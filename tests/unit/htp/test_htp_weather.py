@@ -45,7 +45,7 @@ def send_chunks(world: World, edge: Host, validator: Host, numbers: range) -> No
     for number in numbers:
         world.execute(
             edge,
-            edge.endpoint.send_chunk(validator.name, head(number), chunk(number), world.now),
+            edge.endpoint.send_chunks(validator.name, [(head(number), chunk(number))], world.now),
         )
 
 

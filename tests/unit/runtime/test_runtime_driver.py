@@ -9,7 +9,7 @@ import pytest
 from hookprobe.dsm.store import Persist, Table
 from hookprobe.errors import HostError
 from hookprobe.htp.effects import Address, Dropped, DropReason, Transmit
-from hookprobe.node.host import Effect
+from hookprobe.node.host import Effect, Received
 from hookprobe.node.observations import Observation
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.driver import Driver
@@ -31,6 +31,12 @@ class ToldNode:
 
     def start(self, now: Instant) -> list[Effect]:
         return []
+
+    def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
+        found: list[Effect] = []
+        for data, address in received:
+            found += self.receive_datagram(data, address, now)
+        return found
 
     def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
         self.received.append(data)

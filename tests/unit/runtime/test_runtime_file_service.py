@@ -12,7 +12,15 @@ import pytest
 from hookprobe.errors import UnauthorizedError, UnavailableError, VerificationError
 from hookprobe.htp import transfer_codec as codec
 from hookprobe.htp.channels import Channel
-from hookprobe.htp.effects import Address, DownReason, MessageReceived, SessionDown, SessionUp
+from hookprobe.htp.effects import (
+    Address,
+    BulkFragment,
+    DownReason,
+    FragmentsReceived,
+    MessageReceived,
+    SessionDown,
+    SessionUp,
+)
 from hookprobe.htp.transfer_codec import (
     FileError,
     FileFacts,
@@ -21,7 +29,7 @@ from hookprobe.htp.transfer_codec import (
     FileRefusedError,
 )
 from hookprobe.runtime.clock import Clock
-from hookprobe.runtime.file_conversation import Room
+from hookprobe.runtime.file_pump import Room
 from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.file_transfer import HTPFileTransfer, WriteTarget
@@ -32,6 +40,46 @@ LIMITS = StoreLimits(64 << 20, extensions=(".txt", ".bin"))
 DATA = b"".join(hashlib.sha256(i.to_bytes(4, "big")).digest() for i in range(20_000))  # 79 chunks
 
 
+def fragments(frame: bytes) -> tuple[BulkFragment, ...]:
+    """Cut a chunk's message as the transport does, and let its fragments overtake each other."""
+    head, data = frame[:16], frame[16:]
+    count = -(-len(data) // 1068)
+    step = -(-len(data) // count)
+    found = [
+        BulkFragment(head, place, count - 1, data[place * step : (place + 1) * step])
+        for place in range(count)
+    ]
+    return (*found[1::2], *found[::2], found[0])
+
+
+class WireEnd:
+    """The carrier of one end."""
+
+    def __init__(self, wire: "Wire", source: NodeId, target: NodeId) -> None:
+        self.wire = wire
+        self.source = source
+        self.target = target
+
+    def message(self, peer: NodeId, data: bytes) -> Room:
+        assert peer == self.target
+        if self.wire.on_way >= self.wire.room:
+            self.wire.full += 1
+            return Room.FULL
+        self.wire.put(self.source, self.target, data, bulk=False)
+        return Room.SENT
+
+    def room(self, peer: NodeId) -> int:
+        assert peer == self.target
+        free = self.wire.room - self.wire.on_way
+        self.wire.full += free <= 0
+        return free << 15
+
+    def chunks(self, peer: NodeId, chunks: list[tuple[bytes, bytes]]) -> None:
+        assert peer == self.target
+        for head, data in chunks:
+            self.wire.put(self.source, self.target, head + data, bulk=True)
+
+
 class Wire:
     """Both services; `room` messages may be on the way for `delay_s`, `cut_after` ends it."""
 
@@ -40,14 +88,14 @@ class Wire:
     ) -> None:
         self.room = room
         self.delay_s = delay_s
-        self.queue: deque[tuple[NodeId, NodeId, bytes]] = deque()
+        self.queue: deque[tuple[NodeId, NodeId, bytes, bool]] = deque()
         self.cut_after: int | None = None
         self.change: Callable[[bytes], bytes] = lambda data: data
         self.on_way = self.full = self.carried = 0
         clock = Clock()
         root = folder / "served" if served else None
-        self.edge = FileService(self._carrier(EDGE, VALIDATOR), None, LIMITS, clock)
-        self.validator = FileService(self._carrier(VALIDATOR, EDGE), root, LIMITS, clock)
+        self.edge = FileService(WireEnd(self, EDGE, VALIDATOR), None, LIMITS, clock)
+        self.validator = FileService(WireEnd(self, VALIDATOR, EDGE), root, LIMITS, clock)
         self.root = folder / "served" / EDGE
         self.up()
 
@@ -59,27 +107,22 @@ class Wire:
         self.edge.report(SessionDown(VALIDATOR, DownReason.SILENT))
         self.validator.report(SessionDown(EDGE, DownReason.SILENT))
 
-    def _carrier(self, source: NodeId, target: NodeId) -> Callable[[NodeId, bytes], Room]:
-        def carry(peer: NodeId, data: bytes) -> Room:
-            assert peer == target
-            if self.on_way >= self.room:
-                self.full += 1
-                return Room.FULL
-            self.on_way += 1
-            self.carried += 1
-            self.queue.append((source, target, self.change(data)))
-            asyncio.get_running_loop().call_later(self.delay_s, self._arrive)
-            if self.carried == self.cut_after:
-                asyncio.get_running_loop().call_later(self.delay_s, self.down)
-            return Room.SENT
-
-        return carry
-
     def _arrive(self) -> None:
-        source, target, data = self.queue.popleft()
+        source, target, frame, bulk = self.queue.popleft()
         self.on_way -= 1
         service = self.edge if target == EDGE else self.validator
-        service.report(MessageReceived(source, Channel.FILE, data))
+        if bulk:
+            service.report(FragmentsReceived(source, fragments(frame)))
+        else:
+            service.report(MessageReceived(source, Channel.FILE, frame))
+
+    def put(self, source: NodeId, target: NodeId, frame: bytes, *, bulk: bool) -> None:
+        self.on_way += 1
+        self.carried += 1
+        self.queue.append((source, target, self.change(frame), bulk))
+        asyncio.get_running_loop().call_later(self.delay_s, self._arrive)
+        if self.carried == self.cut_after:
+            asyncio.get_running_loop().call_later(self.delay_s, self.down)
 
     def transfer(self) -> HTPFileTransfer:
         return HTPFileTransfer(self.edge.session(VALIDATOR))

@@ -43,7 +43,7 @@ def store_at(root: Path, limits: StoreLimits = LIMITS) -> FileStore:
 
 def fill(part: Part, data: bytes, *, skip: int = 0, stop: int = 1000) -> None:
     for index in range(skip, min(stop, -(-len(data) // 8192))):
-        part.write(index, index * 8192, data[index * 8192 : (index + 1) * 8192])
+        part.write(index * 8192, data[index * 8192 : (index + 1) * 8192], (index,))
 
 
 def put(store: FileStore, data: bytes, path: str = "a.txt", *, update: bool = False) -> None:
@@ -412,7 +412,7 @@ def test_attack_39_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     part = store.open_part(request(NEW), update=False)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        refused(FileError.NO_SPACE, lambda: part.write(0, 0, NEW[:8192]))
+        refused(FileError.NO_SPACE, lambda: part.write(0, NEW[:8192], (0,)))
     part.discard()
 
 

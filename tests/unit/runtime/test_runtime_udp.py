@@ -1,0 +1,157 @@
+"""The socket on the loopback: runs of datagrams, hosts that refuse them (condition 43)."""
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from hookprobe.errors import HostError
+from hookprobe.htp.effects import Address, Transmit
+from hookprobe.runtime import udp
+from hookprobe.runtime.udp import RUN_MAX_BYTES, SEGMENTS_MAX, UdpSocket
+
+HERE = Address("127.0.0.1", 0)
+
+
+class Kernel:
+    """A socket that passes on to a real one, and refuses what it is told to."""
+
+    def __init__(self, real: socket.socket, refusal: int, *, single: bool = False) -> None:
+        self.real = real
+        self.refusal = refusal
+        self.single = single
+        self.runs: list[int] = []
+        self.singles = 0
+
+    def sendmsg(self, run: Sequence[bytes], *rest: object) -> int:
+        self.runs.append(len(run))
+        raise OSError(self.refusal, "refused")
+
+    def sendto(self, data: bytes, address: Address) -> int:
+        self.singles += 1
+        if self.single:
+            raise OSError(self.refusal, "refused")
+        return self.real.sendto(data, address)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[UdpSocket, UdpSocket]]:
+    loop = asyncio.new_event_loop()
+    sender, receiver = UdpSocket(HERE), UdpSocket(HERE)
+    yield sender, receiver
+    sender.close(loop)
+    receiver.close(loop)
+    loop.close()
+
+
+def drained(receiver: UdpSocket, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    for _ in range(2000):
+        found += [data for data, _ in receiver.drain()]
+        if len(found) >= count:
+            break
+        time.sleep(0.001)
+    return found
+
+
+def batch(to: UdpSocket, *sizes: int) -> list[Transmit]:
+    return [Transmit(to.address, bytes((place & 255,)) * size) for place, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1200,),
+        (1200,) * 64,
+        (1200,) * 150,
+        (1200, 1200, 700),
+        (1200, 700, 1200, 1200),
+        (116, 1200, 1200, 116, 116),
+        (8952,) * 20,
+        (1,) * 70,
+    ],
+    ids=str,
+)
+def test_what_is_sent_in_runs_arrives_as_it_was(
+    ends: tuple[UdpSocket, UdpSocket], sizes: tuple[int, ...]
+) -> None:
+    sender, receiver = ends
+    wanted = batch(receiver, *sizes)
+    sender.send_batch(wanted)
+    assert drained(receiver, len(sizes)) == [one.data for one in wanted]
+    assert (sender.sent_bytes, sender.unsent) == (sum(sizes), 0)
+    assert sender.segmenting
+
+
+def test_runs_end_where_address_or_size_change_and_at_their_limits() -> None:
+    first, second = Address("10.0.0.1", 1), Address("10.0.0.2", 1)
+    sent = [Transmit(first, bytes(100))] * 3 + [Transmit(second, bytes(100))] * 2
+    sent += [Transmit(second, bytes(90)), Transmit(second, bytes(90)), Transmit(second, bytes(91))]
+    runs = [(address, [len(data) for data in run]) for address, run in udp._runs(sent)]
+    assert runs == [(first, [100] * 3), (second, [100, 100, 90]), (second, [90]), (second, [91])]
+    counts = [len(run) for _, run in udp._runs([Transmit(first, bytes(10))] * 100)]
+    assert counts == [SEGMENTS_MAX, 36]
+    large = [sum(map(len, run)) for _, run in udp._runs([Transmit(first, bytes(8952))] * 10)]
+    assert max(large) <= RUN_MAX_BYTES
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL], ids=["EIO", "EINVAL"])
+def test_43_a_host_that_refuses_runs_gets_single_datagrams_from_there_on(
+    ends: tuple[UdpSocket, UdpSocket], code: int
+) -> None:
+    sender, receiver = ends
+    kernel = Kernel(sender._socket, code)
+    sender._socket = kernel  # type: ignore[assignment]
+    for _ in range(2):
+        wanted = batch(receiver, *(1200,) * 20)
+        sender.send_batch(wanted)
+        assert drained(receiver, 20) == [one.data for one in wanted]
+    assert (kernel.runs, kernel.singles, sender.segmenting) == ([20], 40, False)
+    assert sender.unsent == 0
+
+
+def test_43_one_datagram_too_large_does_not_end_segmentation(
+    ends: tuple[UdpSocket, UdpSocket],
+) -> None:
+    sender, receiver = ends
+    sender._socket = Kernel(sender._socket, errno.EMSGSIZE, single=True)  # type: ignore[assignment]
+    sender.send_batch(batch(receiver, *(1200,) * 5))
+    assert (sender.segmenting, sender.unsent) == (True, 5)
+
+
+def test_43_a_full_buffer_is_lost_packets_and_no_more(ends: tuple[UdpSocket, UdpSocket]) -> None:
+    sender, receiver = ends
+    kernel = Kernel(sender._socket, errno.EAGAIN)
+    sender._socket = kernel  # type: ignore[assignment]
+    sender.send_batch(batch(receiver, *(1200,) * 5))
+    assert (sender.segmenting, sender.unsent, kernel.singles) == (True, 5, 0)
+
+
+def test_a_socket_without_offload_sends_one_by_one() -> None:
+    loop = asyncio.new_event_loop()
+    sender, receiver = UdpSocket(HERE, offload=False), UdpSocket(HERE, offload=False)
+    wanted = batch(receiver, *(1200,) * 30)
+    sender.send_batch(wanted)
+    assert drained(receiver, 30) == [one.data for one in wanted]
+    sender.close(loop)
+    receiver.close(loop)
+    loop.close()
+
+
+def test_datagrams_are_never_made_into_ip_fragments(ends: tuple[UdpSocket, UdpSocket]) -> None:
+    sender, receiver = ends
+    found = sender._socket.getsockopt(socket.IPPROTO_IP, udp.IP_MTU_DISCOVER)
+    assert found == udp.PMTUDISC_PROBE
+    sender.send(receiver.address, bytes(65_508))
+    assert sender.unsent == 1
+
+
+def test_a_port_in_use_is_a_clear_error(ends: tuple[UdpSocket, UdpSocket]) -> None:
+    with pytest.raises(HostError, match="cannot listen"):
+        UdpSocket(ends[0].address)
