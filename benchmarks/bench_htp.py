@@ -67,12 +67,14 @@ def seeded(label: str) -> Callable[[int], bytes]:
     return draw
 
 
-def endpoint(name: str, plain: Plain, config: HtpConfig = LIMITS) -> tuple[Endpoint, LocalIdentity]:
+def endpoint(
+    name: str, plain: Plain, config: HtpConfig = LIMITS, now: Instant = NOW
+) -> tuple[Endpoint, LocalIdentity]:
     seed = hashlib.sha256(name.encode()).digest()
     identity = LocalIdentity(NodeId(name), Ed25519Signer(seed), AgreementKey(seed), seed)
     plain.peers[identity.node] = RegisteredPeer(identity.signer.public_key, True, (FINGERPRINT,))
     seams = Seams(plain, plain, plain, Ed25519(), MlKem())
-    return Endpoint(config, identity, seams, seeded(name), NOW), identity
+    return Endpoint(config, identity, seams, seeded(name), now), identity
 
 
 def datagrams(effects: list[Effect]) -> list[bytes]:

@@ -5,7 +5,7 @@ acknowledgement is due after some packets, after a short wait, or at once on a g
 """
 
 from hookprobe.htp.messages import ACK_RANGES_MAX
-from hookprobe.htp.packet import Header
+from hookprobe.htp.packet import Header, PacketType
 from hookprobe.wire.instant import Instant
 
 EARLY_PACKETS = 100  # while the peer's window is small, every second packet is acknowledged
@@ -42,18 +42,19 @@ class AckTracker:
         self.largest_at = Instant(0)
         self.echo_ts = 0
 
-    def receive(self, header: Header, now: Instant, *, eliciting: bool, at_once: bool) -> None:
-        """Note a packet that opened."""
-        number = header.nonce
-        largest = self.ranges[0][1] if self.ranges else -1
+    def receive(self, header: Header, now: Instant) -> None:
+        """Note a packet that opened; a heartbeat asks for an answer at once."""
+        number, kind, ranges = header.nonce, header.kind, self.ranges
+        first, largest = ranges[0] if ranges else (-1, -1)
         in_order = number == largest + 1
         if number > largest:
             self.largest_at, self.echo_ts = now, header.timestamp
-        if in_order and self.ranges:
-            self.ranges[0] = (self.ranges[0][0], number)
+        if in_order and ranges:
+            ranges[0] = (first, number)
         else:
             self._insert(number)
-        if not eliciting:
+        at_once = kind is PacketType.HEARTBEAT
+        if kind is not PacketType.DATA and not at_once:
             return
         self._pending += 1
         self._count += 1

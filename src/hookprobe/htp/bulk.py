@@ -7,7 +7,6 @@ be handed to the host's segmentation in one call.
 """
 
 from collections import deque
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from hookprobe.errors import LocalError
@@ -28,32 +27,39 @@ class OutChunk:
         sequence: Message number of its packets.
         last: Number of fragments less one.
         piece_bytes: Size of a fragment.
+        packet_bytes: Size of its packets.
+        next: The fragment to be sent next.
         waiting: Bit i: fragment i has not arrived.
     """
 
-    __slots__ = ("data", "head", "last", "piece_bytes", "sequence", "waiting")
+    __slots__ = (
+        "data",
+        "head",
+        "last",
+        "next",
+        "packet_bytes",
+        "piece_bytes",
+        "sequence",
+        "waiting",
+    )
 
     def __init__(self, head: bytes, data: bytes, sequence: int) -> None:
         self.head = head
         self.data = data
         self.sequence = sequence
         self.last = -1
-        self.piece_bytes = 0
+        self.piece_bytes = self.packet_bytes = self.next = 0
         self.waiting = 1
 
-    @property
-    def packet_bytes(self) -> int:
-        """Size of its packets."""
-        return SEALED_OVERHEAD_BYTES + HEAD_BYTES + self.piece_bytes
-
-    def cut(self, datagram_bytes: int) -> int:
-        """Choose the fragments for a size of datagram; return their number."""
+    def cut(self, datagram_bytes: int) -> None:
+        """Choose the fragments for a size of datagram, and begin with the first."""
         room = datagram_bytes - SEALED_OVERHEAD_BYTES - HEAD_BYTES
         count = max(1, -(-len(self.data) // room))
         self.piece_bytes = -(-len(self.data) // count)
+        self.packet_bytes = SEALED_OVERHEAD_BYTES + HEAD_BYTES + self.piece_bytes
         self.last = count - 1
+        self.next = 0
         self.waiting = (1 << count) - 1
-        return count
 
 
 class Piece(NamedTuple):
@@ -69,13 +75,8 @@ class Piece(NamedTuple):
         return self.last == self.chunk.last and bool(self.chunk.waiting >> self.place & 1)
 
 
-class Part(NamedTuple):
-    """What a packet of a run is made of; see `Session.seal_run`."""
-
-    sequence: int
-    fragment: int
-    head: bytes
-    body: bytes
+# A named tuple made by its class goes through a function in Python; this does not.
+_tuple = tuple.__new__
 
 
 class BulkQueue:
@@ -85,18 +86,17 @@ class BulkQueue:
         held_max: Bytes of chunks, on the way or not.
     """
 
-    __slots__ = ("_held_max", "_lost", "_pieces", "_sequence", "_waiting", "held")
+    __slots__ = ("_held_max", "_lost", "_sequence", "_waiting", "held")
 
     def __init__(self, held_max: int) -> None:
         self._held_max = held_max
         self._waiting: deque[OutChunk] = deque()
-        self._pieces: deque[Piece] = deque()
         self._lost: deque[Piece] = deque()
         self._sequence = 0
         self.held = 0
 
     def __bool__(self) -> bool:
-        return bool(self._lost or self._pieces or self._waiting)
+        return bool(self._lost or self._waiting)
 
     @property
     def room(self) -> int:
@@ -121,47 +121,52 @@ class BulkQueue:
 
     def take(self, room: int, datagram_bytes: int) -> list[Piece]:
         """Return the next fragments, all of one packet size and together within `room` bytes."""
-        run: list[Piece] = []
+        run = self._take_lost(room, datagram_bytes)
+        if run or self._lost:
+            return run
         size = 0
         while len(run) < RUN_MAX:
-            piece = self._next(datagram_bytes)
-            if piece is None:
+            chunk = self._current(datagram_bytes)
+            if chunk is None or (size and chunk.packet_bytes != size):
                 break
-            packet_bytes = piece.chunk.packet_bytes
-            if (size and packet_bytes != size) or (len(run) + 1) * packet_bytes > room:
-                self._pieces.appendleft(piece)
+            size = chunk.packet_bytes
+            fits = min(room // size, RUN_MAX) - len(run)
+            if fits <= 0:
                 break
-            size = packet_bytes
-            run.append(piece)
+            first, last = chunk.next, chunk.last
+            chunk.next = stop = min(first + fits, last + 1)
+            run += [_tuple(Piece, (chunk, place, last)) for place in range(first, stop)]
+            if stop > last:
+                self._waiting.popleft()
         return run
 
-    def _next(self, datagram_bytes: int) -> Piece | None:
-        while self._lost:
-            piece = self._lost.popleft()
-            chunk = piece.chunk
-            if piece.wanted:
-                if chunk.packet_bytes > datagram_bytes:
-                    self._queue(chunk, datagram_bytes)
-                    continue
-                return piece
-        while self._pieces:
-            piece = self._pieces.popleft()
-            chunk = piece.chunk
-            if piece.last != chunk.last:
-                continue
-            if chunk.packet_bytes > datagram_bytes:
-                self._queue(chunk, datagram_bytes)
-                continue
-            return piece
+    def _current(self, datagram_bytes: int) -> OutChunk | None:
+        """Return the chunk whose turn it is, cut for this size of datagram."""
         if not self._waiting:
             return None
-        self._queue(self._waiting.popleft(), datagram_bytes)
-        return self._pieces.popleft()
+        chunk = self._waiting[0]
+        if chunk.last < 0 or chunk.packet_bytes > datagram_bytes:
+            chunk.cut(datagram_bytes)
+        return chunk
 
-    def _queue(self, chunk: OutChunk, datagram_bytes: int) -> None:
-        count = chunk.cut(datagram_bytes)
-        last = count - 1
-        self._pieces.extend([Piece(chunk, place, last) for place in range(count)])
+    def _take_lost(self, room: int, datagram_bytes: int) -> list[Piece]:
+        run: list[Piece] = []
+        size = 0
+        while self._lost and len(run) < RUN_MAX:
+            piece = self._lost[0]
+            if piece.wanted:
+                packet_bytes = piece.chunk.packet_bytes
+                if packet_bytes > datagram_bytes:
+                    # The path became narrower: all of the chunk again, in finer fragments.
+                    piece.chunk.cut(datagram_bytes)
+                    self._waiting.appendleft(piece.chunk)
+                elif (size and packet_bytes != size) or (len(run) + 1) * packet_bytes > room:
+                    break
+                else:
+                    size = packet_bytes
+                    run.append(piece)
+            self._lost.popleft()
+        return run
 
     def put_back(self, piece: Piece) -> None:
         """Send this fragment again, before anything new."""
@@ -178,9 +183,15 @@ class BulkQueue:
             chunk.data = b""
 
 
-def parts_of(run: list[Piece]) -> Iterator[Part]:
-    """Yield what the packets of a run are made of."""
-    for chunk, place, last in run:
-        start = place * chunk.piece_bytes
-        body = chunk.data[start : start + chunk.piece_bytes]
-        yield Part(chunk.sequence, place << 8 | last, chunk.head, body)
+def parts_of(run: list[Piece]) -> list[tuple[int, int, bytes, bytes]]:
+    """Return what the packets of a run are made of: message number, place, head and body."""
+    size = run[0].chunk.piece_bytes
+    return [
+        (
+            chunk.sequence,
+            place << 8 | last,
+            chunk.head,
+            chunk.data[place * size : (place + 1) * size],
+        )
+        for chunk, place, last in run
+    ]

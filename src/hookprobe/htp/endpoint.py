@@ -49,7 +49,6 @@ from hookprobe.htp.messages import (
     encode_heartbeat,
 )
 from hookprobe.htp.packet import (
-    SESSION_TYPES,
     ZERO_TOKEN,
     Header,
     PacketType,
@@ -229,7 +228,7 @@ class Endpoint:
         for data, address in datagrams:
             try:
                 header = decode_header(data)
-                if header.kind in SESSION_TYPES:
+                if header.kind >= PacketType.DATA:
                     effects += self._receive_session(
                         header, data, Arrival(address, len(data), now), touched
                     )

@@ -107,8 +107,8 @@ def read_bulk(outer: Header, payload: bytes) -> BulkFragment:
     """
     if len(payload) <= HEAD_BYTES:
         raise MalformedError("DATA: shorter than its header")
-    head, data = payload[:HEAD_BYTES], payload[HEAD_BYTES:]
-    return BulkFragment(head, outer.frag_index, outer.frag_last, data)
+    fields = (payload[:HEAD_BYTES], outer.frag_index, outer.frag_last, payload[HEAD_BYTES:])
+    return tuple.__new__(BulkFragment, fields)
 
 
 class Inbox:

@@ -9,7 +9,6 @@ heartbeats and renews keys, the answering end checks resonance and reports trust
 from typing import NamedTuple
 
 from hookprobe.crypto.sealing import COUNTER_MAX
-from hookprobe.errors import MalformedError
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
 from hookprobe.htp.bulk import Piece, parts_of
@@ -47,16 +46,16 @@ from hookprobe.htp.messages import (
 from hookprobe.htp.outbox import Fragment
 from hookprobe.htp.packet import (
     FLAG_ACK_ELICITING,
-    FLAG_RES_FRESH,
     FLAG_UNRELIABLE,
     SEALED_OVERHEAD_BYTES,
     ZERO_TOKEN,
     PacketType,
+    check_session_header,
 )
 from hookprobe.htp.path import Path
 from hookprobe.htp.recovery import Flight
 from hookprobe.htp.seams import Seams
-from hookprobe.htp.session import ELICITING, Opened, Session
+from hookprobe.htp.session import Opened, Session
 from hookprobe.htp.traffic import Beacon, Content, Datagram, Ping, SizeProbe, Traffic
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
@@ -68,8 +67,8 @@ REKEY_AFTER_PACKETS = COUNTER_MAX - 2**20
 REJECT_AFTER_PACKETS = COUNTER_MAX - 2**10
 
 _REKEY_SPREAD_PERCENT = 10
-_SESSION_FLAGS = FLAG_ACK_ELICITING | FLAG_RES_FRESH | FLAG_UNRELIABLE
 _HALF = 1 << 31
+_tuple = tuple.__new__
 _KEEPALIVE_BYTES = SEALED_OVERHEAD_BYTES + 17
 _ACK_BYTES = SEALED_OVERHEAD_BYTES + 30
 
@@ -235,28 +234,22 @@ class Link:
         """
         header, now = opened.header, arrival.now
         kind = header.kind
-        if header.flags & ~_SESSION_FLAGS or header.mode:
-            raise MalformedError("session packet: flags or mode not in use yet")
-        if kind is not PacketType.DATA and header.frag_last:
-            raise MalformedError(f"{kind.name}: a fragment")
-        if header.flags & FLAG_RES_FRESH and kind is not PacketType.HEARTBEAT:
-            raise MalformedError(f"{kind.name}: a fresh beacon outside a heartbeat")
-        if header.flags & FLAG_UNRELIABLE and kind is not PacketType.DATA:
-            raise MalformedError(f"{kind.name}: a datagram of no message")
+        if kind is not PacketType.DATA or header.flags != FLAG_ACK_ELICITING or header.mode:
+            check_session_header(header)
         self.last_heard = now
         effects: list[Effect] = []
         if session is self.session:
-            eliciting = kind in ELICITING
-            self._acks.receive(
-                header, now, eliciting=eliciting, at_once=kind is PacketType.HEARTBEAT
-            )
+            self._acks.receive(header, now)
             if self._path.arrive(arrival.address, arrival.size, now, newest=opened.newest):
                 self._path.probe = self._tools.entropy.draw(8, now)
                 effects += self._heartbeat(now)
             if self._watch is not None and self._watch.receive(opened, now):
                 effects.append(ResonanceMismatch(self.peer))
         if kind is PacketType.DATA:
-            effects += self._receive_data(opened)
+            if opened.payload[:1] == BULK_KIND and not header.flags & FLAG_UNRELIABLE:
+                self._fragments.append(read_bulk(header, opened.payload))
+            else:
+                effects += self._receive_data(opened)
         elif session is self.session:
             effects += self._control(opened, now)
         return effects
@@ -265,9 +258,6 @@ class Link:
         header, payload = opened.header, opened.payload
         if header.flags & FLAG_UNRELIABLE:
             return [DatagramReceived(self.peer, *read_datagram(header, payload))]
-        if payload[:1] == BULK_KIND:
-            self._fragments.append(read_bulk(header, payload))
-            return []
         if self._inbox is None:
             self._inbox = Inbox(self._tools.config.window_bytes)
         found = self._inbox.receive(header, payload)
@@ -352,7 +342,7 @@ class Link:
         if not traffic.pending:
             traffic.release_at = None
             return
-        while self._path.may_send(DATAGRAM_BYTES):
+        while traffic.talking and self._path.may_send(DATAGRAM_BYTES):
             taken = traffic.take(traffic.room(now), DATAGRAM_BYTES)
             if taken is None:
                 break
@@ -381,10 +371,10 @@ class Link:
 
     def _send_run(self, traffic: Traffic, run: list[Piece], now: Instant) -> list[Transmit]:
         first, chunk = self.session.next_number, run[0].chunk
-        packets = self.session.seal_run(list(parts_of(run)), chunk.piece_bytes, now)
+        packets = self.session.seal_run(parts_of(run), chunk.piece_bytes, now)
         traffic.recovery.on_run_sent(first, chunk.packet_bytes, run, traffic.background, now)
         address = self._path.address
-        return [Transmit(address, packet) for packet in packets]
+        return [_tuple(Transmit, (address, packet)) for packet in packets]
 
     def _send_padded(self, traffic: Traffic, size: int, content: Content, now: Instant) -> Transmit:
         vitals = self.vitals if self.session.names.dialled else Vitals()

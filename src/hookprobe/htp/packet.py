@@ -59,7 +59,7 @@ class PacketType(IntEnum):
 SESSION_TYPES = frozenset(kind for kind in PacketType if kind >= PacketType.DATA)
 
 _KINDS = {kind.value: kind for kind in PacketType}
-_WORDS = {kind: VERSION << 16 | kind.value for kind in PacketType}
+_VERSION_WORD = VERSION << 16
 _HEADER = struct.Struct(">III8sQI")  # tail: flags, mode, frag_index, frag_last
 _FIELDS = struct.Struct(">HHII8sQBBBB")
 
@@ -82,7 +82,7 @@ def encode_header(
     kind: PacketType, sequence: int, timestamp: int, flow_token: bytes, nonce: int, tail: int
 ) -> bytes:
     """Return the 32 bytes; `tail` is flags << 24 | mode << 16 | frag_index << 8 | frag_last."""
-    return _HEADER.pack(_WORDS[kind], sequence, timestamp, flow_token, nonce, tail)
+    return _HEADER.pack(_VERSION_WORD | kind, sequence, timestamp, flow_token, nonce, tail)
 
 
 def decode_header(data: bytes) -> Header:
@@ -103,7 +103,8 @@ def decode_header(data: bytes) -> Header:
         raise MalformedError("packet: unknown type")
     if flags > _FLAGS_KNOWN or mode > MODE_MAX or index > last:
         raise MalformedError("packet: reserved bits or an impossible fragment number")
-    return Header(kind, sequence, timestamp, token, nonce, flags, mode, index, last)
+    fields = (kind, sequence, timestamp, token, nonce, flags, mode, index, last)
+    return tuple.__new__(Header, fields)  # a call of the class goes through a function in Python
 
 
 def pack_headers(
@@ -114,7 +115,7 @@ def pack_headers(
     parts: Iterable[tuple[int, int]],
 ) -> list[bytes]:
     """Return headers of packets numbered from `first` on; `parts` are (sequence, tail) of each."""
-    pack, word = _HEADER.pack, _WORDS[kind]
+    pack, word = _HEADER.pack, _VERSION_WORD | kind
     return [
         pack(word, sequence, timestamp, flow_token, nonce, tail)
         for nonce, (sequence, tail) in enumerate(parts, first)
@@ -153,3 +154,21 @@ def check_handshake_header(header: Header, sequence: int, flags: int = 0) -> Non
         raise MalformedError("packet: session fields in a handshake header")
     if header.flags & ~flags:
         raise MalformedError("packet: session flags in a handshake header")
+
+
+def check_session_header(header: Header) -> None:
+    """Refuse a session packet whose fields have no meaning together.
+
+    Raises:
+        MalformedError: A flag or mode that is not in use yet or not on this type, or fragments of
+            what has none.
+    """
+    kind, flags = header.kind, header.flags
+    if flags & FLAG_RESPONSE or header.mode:
+        raise MalformedError("session packet: flags or mode not in use yet")
+    if kind is not PacketType.DATA and header.frag_last:
+        raise MalformedError(f"{kind.name}: a fragment")
+    if flags & FLAG_RES_FRESH and kind is not PacketType.HEARTBEAT:
+        raise MalformedError(f"{kind.name}: a fresh beacon outside a heartbeat")
+    if flags & FLAG_UNRELIABLE and kind is not PacketType.DATA:
+        raise MalformedError(f"{kind.name}: a datagram of no message")

@@ -22,6 +22,9 @@ PERSISTENT_PTOS = 3  # section 7.6.1
 
 Content = TypeVar("Content")
 
+# A named tuple made by its class goes through a function in Python; this does not.
+_tuple = tuple.__new__
+
 
 class Flight:
     """What is on the way under one controller.
@@ -133,7 +136,7 @@ class Recovery(Generic[Content]):
         order, sent = self._order, self._sent
         for number, content in enumerate(contents, first):
             order += 1
-            sent[number] = Sent(number, now, size, content, order, flight)
+            sent[number] = _tuple(Sent, (number, now, size, content, order, flight))
         self._order = order
         self._last_sent = now
         whole = size * len(contents)
@@ -196,13 +199,15 @@ class Recovery(Generic[Content]):
     def _tell_arrived(
         self, arrived: list[Sent[Content]], one_way: int | None, next_number: int, now: Instant
     ) -> None:
-        sizes: dict[Flight, tuple[int, int]] = {}
-        for sent in arrived:
-            flight = sent.flight
+        sizes: dict[Flight, list[int]] = {}
+        for _, at, size, _, _, flight in arrived:
             if flight is not None:
-                whole, counted = sizes.get(flight, (0, 0))
-                counted += sent.size if sent.at > flight.recovery_start else 0
-                sizes[flight] = (whole + sent.size, counted)
+                sums = sizes.get(flight)
+                if sums is None:
+                    sums = sizes[flight] = [0, 0]
+                sums[0] += size
+                if at > flight.recovery_start:
+                    sums[1] += size
         for flight, (whole, counted) in sizes.items():
             limited = flight.in_flight * 2 >= flight.window
             flight.in_flight -= whole

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hookprobe.crypto.sealing import CipherCache, OpeningKey, SealingKey
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
-from hookprobe.htp.bulk import HEAD_BYTES, Part
+from hookprobe.htp.bulk import HEAD_BYTES
 from hookprobe.htp.handshake import SESSION_TABLE, Phase, PhaseEvent, advance
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import (
@@ -30,8 +30,6 @@ from hookprobe.htp.packet import (
 from hookprobe.htp.window import NUMBER_MAX, ReplayWindow
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
-
-ELICITING = frozenset({PacketType.DATA, PacketType.HEARTBEAT})
 
 
 class SessionNames(NamedTuple):
@@ -140,7 +138,8 @@ class Session:
         Raises:
             LimitExceededError: The packet numbers are used up.
         """
-        flags = FLAG_ACK_ELICITING if kind in ELICITING else 0
+        eliciting = kind is PacketType.DATA or kind is PacketType.HEARTBEAT
+        flags = FLAG_ACK_ELICITING if eliciting else 0
         if kind is PacketType.HEARTBEAT and self.names.dialled:
             flags |= FLAG_RES_FRESH
         plain = b"".join((self.resonance, len(payload).to_bytes(4), payload))
@@ -169,11 +168,13 @@ class Session:
     def _timestamp(self, now: Instant) -> int:
         return max(0, now - self.created) // MILLISECOND & 0xFFFFFFFF
 
-    def seal_run(self, parts: Sequence[Part], piece_bytes: int, now: Instant) -> list[bytes]:
+    def seal_run(
+        self, parts: Sequence[tuple[int, int, bytes, bytes]], piece_bytes: int, now: Instant
+    ) -> list[bytes]:
         """Return the next DATA packets, all of one size.
 
         Args:
-            parts: What they carry.
+            parts: Message number, frag_index << 8 | frag_last, head (16) and body of each.
             piece_bytes: To which their bodies are padded.
             now: The time.
 
@@ -210,8 +211,8 @@ class Session:
         """
         if len(data) < SEALED_OVERHEAD_BYTES:
             raise MalformedError(f"session packet of {len(data)} bytes")
-        number = header.nonce
-        if number >= NUMBER_MAX or not self._window.is_fresh(number):
+        number, window = header.nonce, self._window
+        if number >= NUMBER_MAX or not window.is_fresh(number):
             raise ReplayError("session packet: number seen before or out of the window")
         try:
             plain = self._opening.open(number, data[HEADER_BYTES:], data[:HEADER_BYTES])
@@ -220,10 +221,10 @@ class Session:
             if self._failed >= self._failed_max:
                 raise LimitExceededError("session: too many packets failed to open") from None
             raise
-        newest = number > self._window.highest
-        self._window.commit(number)
+        newest = number > window.highest
+        window.commit(number)
         resonance, payload = decode_body(plain)
-        return Opened(header, resonance, payload, newest)
+        return tuple.__new__(Opened, (header, resonance, payload, newest))
 
 
 class ReplayError(VerificationError):

@@ -139,7 +139,12 @@ class Traffic:
     @property
     def pending(self) -> bool:
         """Whether anything waits for room."""
-        return bool(self._datagrams or self.bulk) or self.outbox.pending
+        return self.talking or bool(self.bulk)
+
+    @property
+    def talking(self) -> bool:
+        """Whether anything but bulk waits for room."""
+        return bool(self._datagrams) or self.outbox.pending
 
     # -- taking -------------------------------------------------------------------------------
 

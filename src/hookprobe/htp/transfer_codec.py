@@ -9,6 +9,7 @@ A file is cut into chunks of the smallest power of two from 8 KiB on that needs 
 them, which is what the 16-bit index can count: 8 KiB up to 512 MiB, 16 KiB up to 1 GiB.
 """
 
+import struct
 import unicodedata
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
@@ -56,6 +57,12 @@ class FileFlags(IntFlag):
     RESUME = 0x04
     RESPONSE = 0x08
     NOREPLACE = 0x10
+
+
+# Enumerations are slow to look up by value, and this happens for every chunk.
+_OPERATIONS = {operation.value: operation for operation in FileOperation}
+_FLAGS = [FileFlags(flags) for flags in range(0x20)]
+_HEADER = struct.Struct(">BBHII4s")
 
 
 class FileError(IntEnum):
@@ -229,9 +236,10 @@ def encode_frame(header: FileHeader, body: bytes = b"") -> bytes:
     Raises:
         ValueError: A number does not fit its field.
     """
-    writer = Writer().u8(header.operation).u8(header.flags).u16(header.chunk_index)
-    writer.u32(header.file_id).u32(header.total_chunks).put(header.file_hash)
-    return writer.put(body).finish()
+    try:
+        return _HEADER.pack(*header) + body
+    except struct.error as error:
+        raise ValueError("file message: a number does not fit its field") from error
 
 
 def decode_frame(data: bytes) -> tuple[FileHeader, bytes]:
@@ -240,19 +248,18 @@ def decode_frame(data: bytes) -> tuple[FileHeader, bytes]:
     Raises:
         MalformedError: Too short, an unknown operation or flag, impossible chunk numbers.
     """
-    reader = Reader(data, "file message")
-    operation, flags = reader.u8(), reader.u8()
-    if operation not in FileOperation.__members__.values():
-        raise MalformedError(f"file message: unknown operation {operation:#04x}")
-    if flags & ~0x1F:
+    if len(data) < HEADER_BYTES:
+        raise MalformedError(f"file message: {len(data)} bytes, a header has {HEADER_BYTES}")
+    code, flags, index, file_id, total, file_hash = _HEADER.unpack_from(data)
+    operation = _OPERATIONS.get(code)
+    if operation is None:
+        raise MalformedError(f"file message: unknown operation {code:#04x}")
+    if flags >= len(_FLAGS):
         raise MalformedError(f"file message: unknown flags {flags:#04x}")
-    index, file_id, total = reader.u16(), reader.u32(), reader.u32()
     if total > CHUNKS_MAX or index >= max(total, 1):
         raise MalformedError("file message: impossible chunk numbers")
-    header = FileHeader(
-        FileOperation(operation), FileFlags(flags), index, file_id, total, reader.take(4)
-    )
-    return header, reader.rest()
+    header = FileHeader(operation, _FLAGS[flags], index, file_id, total, file_hash)
+    return header, data[HEADER_BYTES:]
 
 
 def plain_header(operation: FileOperation, flags: FileFlags, file_id: int) -> FileHeader:

@@ -49,7 +49,8 @@ TRANSFERS_MAX = 16
 IDLE_US = MINUTE
 PARTIAL_MAX = 1024  # chunks; senders have half as many on the way
 
-_NOT_BULK = FileFlags.COMPRESSED | FileFlags.RESUME | FileFlags.NOREPLACE
+_NOT_BULK = (FileFlags.COMPRESSED | FileFlags.RESUME | FileFlags.NOREPLACE).value
+_LAST = FileFlags.LAST.value
 _PRESENT = b"\0" + b"\1" * 255
 
 
@@ -185,7 +186,7 @@ class Incoming:
             raise MalformedError("CHUNK: of another file")
         if index >= facts.chunks:
             raise MalformedError("CHUNK: an empty file has none")
-        if bool(header.flags & FileFlags.LAST) != (index == facts.chunks - 1):
+        if bool(header.flags.value & _LAST) != (index == facts.chunks - 1):
             raise MalformedError("CHUNK: the flag LAST is on the last chunk only")
         return index
 
@@ -201,23 +202,27 @@ class Incoming:
             MalformedError: Of another file, of a wrong size or place; nothing is to be written.
             LimitExceededError: Pieces of more chunks than anybody would have on the way.
         """
-        run = _Run(self.file_id)
-        head, index, size = b"", 0, 0
-        for one in fragments:
-            if one.head != head:
-                header, _ = decode_frame(one.head)
-                if header.operation is not FileOperation.CHUNK or header.flags & _NOT_BULK:
-                    raise MalformedError("CHUNK: a fragment of something else")
-                index = self._check(header)
-                head, size = one.head, self.facts.chunk_size(index)
-            step = -(-size // (one.last + 1))
-            start = one.place * step
-            if len(one.data) != min(step, size - start) or start >= size:
-                raise MalformedError(f"CHUNK: a fragment of {len(one.data)} bytes at {start}")
-            if not self.here[index] and self._cover(index, one.place, one.last):
-                whole = bool(self.here[index])
-                run.add((index << self.facts.chunk_log2) + start, one.data, index, whole=whole)
+        run, here, log2 = _Run(self.file_id), self.here, self.facts.chunk_log2
+        known, index, size = b"", 0, 0
+        for head, place, last, data in fragments:
+            if head != known:
+                index = self._place_of(head)
+                known, size = head, self.facts.chunk_size(index)
+            step = -(-size // (last + 1))
+            start = place * step
+            if len(data) != min(step, size - start) or start >= size:
+                raise MalformedError(f"CHUNK: a fragment of {len(data)} bytes at {start}")
+            if not here[index] and self._cover(index, place, last):
+                run.add((index << log2) + start, data)
+                if here[index]:
+                    run.whole.append(index)
         return run.finish()
+
+    def _place_of(self, head: bytes) -> int:
+        header, _ = decode_frame(head)
+        if header.operation is not FileOperation.CHUNK or header.flags.value & _NOT_BULK:
+            raise MalformedError("CHUNK: a fragment of something else")
+        return self._check(header)
 
     def _cover(self, index: int, place: int, last: int) -> bool:
         """Note a fragment; False if it is here, or of a cut that was replaced by a finer one."""
@@ -255,23 +260,21 @@ class _Run:
         self._file_id = file_id
         self._writes: list[WritePart] = []
         self._data: list[bytes] = []
-        self._whole: list[int] = []
+        self.whole: list[int] = []
         self._start = self._stop = 0
 
-    def add(self, offset: int, data: bytes, index: int, *, whole: bool) -> None:
+    def add(self, offset: int, data: bytes) -> None:
         if offset != self._stop:
             self._flush()
             self._start = offset
         self._data.append(data)
         self._stop = offset + len(data)
-        if whole:
-            self._whole.append(index)
 
     def _flush(self) -> None:
         if self._data:
             data = b"".join(self._data)
-            self._writes.append(WritePart(self._file_id, self._start, data, tuple(self._whole)))
-            self._data, self._whole = [], []
+            self._writes.append(WritePart(self._file_id, self._start, data, tuple(self.whole)))
+            self._data, self.whole = [], []
 
     def finish(self) -> list[WritePart]:
         self._flush()

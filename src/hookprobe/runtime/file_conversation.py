@@ -50,6 +50,8 @@ from hookprobe.runtime.file_pump import Carrier, ChunkSource, Pump, Stream
 from hookprobe.runtime.file_store import FileStore
 from hookprobe.wire.identifiers import NodeId
 
+_RESPONSE = FileFlags.RESPONSE.value
+
 
 class Conversation:
     """File operations with one peer, both ways.
@@ -137,8 +139,12 @@ class Conversation:
         """Take fragments of chunks; whatever they hold, no exception comes out."""
         groups: dict[tuple[int, bytes], list[BulkFragment]] = {}
         for one in fragments:
-            key = (one.head[1] & FileFlags.RESPONSE, one.head[4:8])
-            groups.setdefault(key, []).append(one)
+            key = (one.head[1] & _RESPONSE, one.head[4:8])
+            group = groups.get(key)
+            if group is None:
+                groups[key] = [one]
+            else:
+                group.append(one)
         for (response, name), group in groups.items():
             file_id = int.from_bytes(name)
             if not response:

@@ -163,7 +163,7 @@ def test_an_ack_of_the_unsent_is_refused() -> None:
 
 
 def note(acks: AckTracker, number: int, now: int = NOW) -> None:
-    acks.receive(outer(number), Instant(now), eliciting=True, at_once=False)
+    acks.receive(outer(number), Instant(now))
 
 
 def test_acks_wait_briefly_or_for_the_second_packet_or_not_at_all_on_a_gap() -> None:
