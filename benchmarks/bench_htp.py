@@ -5,13 +5,20 @@ the best of several rounds.
 """
 
 import hashlib
+import importlib
+import ssl
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.certificates import certify
 
 from hookprobe.crypto.agreement import AgreementKey, MlKem
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
+from hookprobe.htp.bulk import BulkQueue, parts_of
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import SUITE_CLASSICAL, SUITE_HYBRID, HtpConfig
 from hookprobe.htp.effects import Address, Effect, MessageReceived, Transmit
@@ -146,6 +153,82 @@ def sealed_packets(count: int) -> tuple[float, float]:
     return sealed, count / (time.process_time() - begin)
 
 
+def sealed_runs(count: int) -> float:
+    """Return full-size packets a second of bulk data, cut and sealed in runs."""
+    sender, _ = session_pair()
+    queue = BulkQueue(count * 9000)
+    for _ in range(count // 8):
+        queue.offer(bytes(16), bytes(8192))
+    begin, sealed = time.process_time(), 0
+    while queue:
+        run = queue.take(1 << 20, 1200)
+        sealed += len(sender.seal_run(parts_of(run), run[0].chunk.piece_bytes, NOW))
+    return sealed / (time.process_time() - begin)
+
+
+def heartbeats(peers: int, beats: int) -> float:
+    """Return heartbeats with fresh beacons answered a second of CPU, by one end for many peers."""
+    plain = Plain()
+    validator, identity = endpoint("validator", plain)
+    pinned = PinnedPeer(identity.node, VALIDATOR, identity.static_key.public_key)
+    meter, edges = Meter(), []
+    for number in range(peers):
+        edge, _ = endpoint(f"edge-{number}", plain)
+        source = Address(f"10.1.{number >> 8}.{number & 255}", 4719)
+        packets = datagrams(edge.connect(pinned, NOW))
+        for turn in range(8):
+            target, at = (validator, source) if turn % 2 == 0 else (edge, VALIDATOR)
+            packets = meter.feed(target, packets, at)
+        edges.append((edge, source))
+    spent, answered = 0.0, 0
+    for beat in range(1, beats + 1):
+        now = Instant(NOW + beat * 30 * SECOND)
+        waiting = [(data, source) for edge, source in edges
+                   for data in datagrams(edge.handle_timeout(now))]  # fmt: skip
+        begin = time.process_time()
+        answers = [effect for start in range(0, len(waiting), 64)
+                   for effect in validator.receive_batch(waiting[start : start + 64], now)
+                   if isinstance(effect, Transmit)]  # fmt: skip
+        spent += time.process_time() - begin
+        answered += len(answers)
+        homes = {source: edge for edge, source in edges}
+        for answer in answers:
+            homes[answer.address].receive_datagram(answer.data, VALIDATOR, now)
+    assert answered == peers * beats
+    return answered / spent
+
+
+def quic_handshakes(kind: str, count: int) -> float:
+    """Return handshakes a second of CPU of the answering side of aioquic or qh3."""
+    module = importlib.import_module(f"{kind}.quic.connection")
+    settings = importlib.import_module(f"{kind}.quic.configuration").QuicConfiguration
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = certify(Path(folder))
+        answering = settings(is_client=False, alpn_protocols=["bench"])
+        answering.load_cert_chain(certificate, key)
+    dialling = settings(is_client=True, alpn_protocols=["bench"], verify_mode=ssl.CERT_NONE)
+    spent, here, there = 0.0, ("10.0.0.2", 4719), ("10.0.0.1", 4719)
+    for _ in range(count):
+        client = module.QuicConnection(configuration=dialling)
+        client.connect(there, now=0.0)
+        begin = time.process_time()
+        server = module.QuicConnection(
+            configuration=answering,
+            original_destination_connection_id=client.original_destination_connection_id,
+        )
+        spent += time.process_time() - begin
+        for _ in range(4):
+            out = client.datagrams_to_send(now=0.0)
+            begin = time.process_time()
+            for data, _ in out:
+                server.receive_datagram(data, here, now=0.0)
+            back = server.datagrams_to_send(now=0.0)
+            spent += time.process_time() - begin
+            for data, _ in back:
+                client.receive_datagram(data, there, now=0.0)
+    return count / spent
+
+
 def connected(plain: Plain) -> tuple[Endpoint, Endpoint, NodeId]:
     validator, identity = endpoint("validator", plain)
     edge, _ = endpoint("edge", plain)
@@ -243,11 +326,17 @@ def run() -> list[Row]:
         figures = [handshakes(suite, 300) for _ in range(ROUNDS)]
         answering = max(figure[0] for figure in figures)
         rows.append((f"HTP handshakes answered, {name}", answering, "/s of CPU"))
+        for peer in ("aioquic", "qh3"):
+            value = best(lambda peer=peer: quic_handshakes(peer, 60))  # type: ignore[misc] # loop value bound
+            rows.append((f"HTP handshakes answered, {name} / {peer}", answering / value, "x"))
         dialling = max(figure[1] for figure in figures)
         rows.append((f"HTP handshakes dialled, {name}", dialling, "/s of CPU"))
     sealing = [sealed_packets(20_000) for _ in range(ROUNDS)]
     rows.append(("HTP packets sealed, 1200 B", max(one[0] for one in sealing), "/s of CPU"))
     rows.append(("HTP packets opened, 1200 B", max(one[1] for one in sealing), "/s of CPU"))
+    rows.append(("HTP bulk packets cut and sealed, 1156 B", best(lambda: sealed_runs(40_000)),
+                 "/s of CPU"))  # fmt: skip
+    rows.append(("HTP heartbeats answered", best(lambda: heartbeats(400, 10)), "/s of CPU"))
     for size, count in ((100, 10_000), (10_000, 1000), (100_000, 150)):
         value = best(lambda size=size, count=count: messages(size, count))  # type: ignore[misc] # loop values bound
         rows.append((f"HTP messages of {size} B, both ends", value, "/s of CPU"))

@@ -19,14 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.bench_htp import Plain, endpoint
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from benchmarks.certificates import certify
 
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
@@ -202,8 +199,12 @@ def hashed(path: Path) -> bytes:
     return found.digest()
 
 
+def size_of(path: Path) -> bytes:
+    return path.stat().st_size.to_bytes(8)
+
+
 async def pour(path: Path, write: Callable[[bytes], Coroutine[object, object, None]]) -> None:
-    await write(os.path.getsize(path).to_bytes(8))
+    await write(size_of(path))
     with path.open("rb") as file:
         while data := file.read(BLOCK_BYTES):
             await write(data)
@@ -315,28 +316,6 @@ WORKS: dict[str, tuple[Work, Work]] = {
 }
 
 
-def certificate(folder: Path) -> tuple[str, str]:
-    """Make a self-signed certificate for the peers that need one."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bench")])
-    begin = datetime.fromtimestamp(time.time_ns() // 10**9, UTC)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name)
-        .public_key(key.public_key()).serial_number(1)
-        .not_valid_before(begin - timedelta(days=1)).not_valid_after(begin + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return str(folder / "cert.pem"), str(folder / "key.pem")
-
-
 class Child:
     """One end in a process of its own, one JSON line for each thing it has to say."""
 
@@ -392,7 +371,7 @@ def run() -> list[Row]:
     found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cert, key = certificate(folder)
+        cert, key = certify(folder)
         files = {}
         for size in {SIZES.get(kind, 48 * MIB) for kind in KINDS}:
             files[size] = folder / f"{size}.bin"

@@ -11,7 +11,7 @@ EV is the direction from the dialling end (E) to the answering end (V).
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import sha256, shake_256
 
 from hookprobe.crypto.agreement import hkdf_expand
 from hookprobe.crypto.noise import SymmetricState
@@ -59,7 +59,7 @@ def reset_token(reset_key: bytes, validator_token: bytes) -> bytes:
 class Entropy:
     """Random bytes hedged against a source that repeats itself.
 
-    Each draw is HKDF-Expand(HMAC(first draw, random || counter || now), n): if the source fails
+    Each draw is SHAKE-256(HMAC(first draw, random || counter || now), n): if the source fails
     after the first draw, or a cloned virtual machine repeats it, outputs within a run still differ.
     """
 
@@ -75,7 +75,7 @@ class Entropy:
         self._counter += 1
         moment = self._counter.to_bytes(8) + now.to_bytes(16, signed=True)
         seed = hmac.digest(self._key, self._random_bytes(32) + moment, "sha256")
-        return hkdf_expand(seed, b"htp2 entropy", count)
+        return shake_256(b"htp2 entropy" + seed).digest(count)
 
     def jitter(self, span: int, now: Instant) -> int:
         """Return a whole number from 0 to `span`."""
