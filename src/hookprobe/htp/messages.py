@@ -4,6 +4,7 @@ Decoders accept exactly what encoders write; anything else is a `MalformedError`
 packets are met here after they were opened, so a bad one is the fault of an authenticated peer.
 """
 
+import struct
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2s, sha256
@@ -34,6 +35,8 @@ BARE_REJECT_BYTES = 106
 ACCEPT_PAYLOAD_BYTES = 74
 ACK_RANGES_MAX = 32
 
+_HEARTBEAT = struct.Struct(">8sIBBBH")
+_ACK = struct.Struct(">QIIIHHBB8sI")
 _MAC1_OFFSET = DATAGRAM_BYTES - MAC_BYTES
 _ACK_FLAGS_KNOWN = 7
 
@@ -269,17 +272,18 @@ class Vitals(NamedTuple):
 
 def encode_heartbeat(probe: bytes, vitals: Vitals) -> bytes:
     """Return probe (8) and vitals."""
-    writer = Writer().put(probe).u32(vitals.ter_sequence).u8(vitals.battery)
-    return writer.u8(vitals.power).u8(vitals.load).u16(vitals.qsecbit).finish()
+    try:
+        return _HEARTBEAT.pack(probe, *vitals)
+    except struct.error as error:
+        raise ValueError("HEARTBEAT: a value does not fit its field") from error
 
 
 def decode_heartbeat(payload: bytes) -> tuple[bytes, Vitals]:
     """Read a HEARTBEAT: (probe, vitals)."""
-    reader = Reader(payload, "HEARTBEAT")
-    probe = reader.take(8)
-    vitals = Vitals(reader.u32(), reader.u8(), reader.u8(), reader.u8(), reader.u16())
-    reader.finish()
-    return probe, vitals
+    if len(payload) != _HEARTBEAT.size:
+        raise MalformedError(f"HEARTBEAT: {len(payload)} bytes, want {_HEARTBEAT.size}")
+    probe, *vitals = _HEARTBEAT.unpack(payload)
+    return probe, Vitals(*vitals)
 
 
 class Ack(NamedTuple):
@@ -309,13 +313,20 @@ class Ack(NamedTuple):
 def encode_ack(ack: Ack) -> bytes:
     """Return largest, the fixed fields and up to 33 ranges as (gap, length) pairs."""
     first, largest = ack.ranges[0]
-    writer = Writer().u64(largest).u32(ack.delay_us).u32(ack.echo_ts).u32(ack.credit_kib)
-    writer.u16(ack.trust).u16(ack.heartbeat_s).u8(ack.flags).u8(len(ack.ranges) - 1)
-    writer.put(ack.probe_echo).u32(largest - first + 1)
+    fixed = _ACK.pack(
+        largest,
+        *ack[:6],
+        len(ack.ranges) - 1,
+        ack.probe_echo,
+        largest - first + 1,
+    )
+    if len(ack.ranges) == 1:
+        return fixed
+    numbers: list[int] = []
     for low, high in ack.ranges[1:]:
-        writer.u32(first - high - 1).u32(high - low + 1)
+        numbers += (first - high - 1, high - low + 1)
         first = low
-    return writer.finish()
+    return fixed + struct.pack(f">{len(numbers)}I", *numbers)
 
 
 def decode_ack(payload: bytes) -> Ack:
@@ -324,23 +335,24 @@ def decode_ack(payload: bytes) -> Ack:
     Raises:
         MalformedError: Unknown flags, too many ranges, an empty range or one below packet 0.
     """
-    reader = Reader(payload, "ACK")
-    largest, delay_us, echo_ts, credit_kib = reader.u64(), reader.u32(), reader.u32(), reader.u32()
-    trust, heartbeat_s, flags, count = reader.u16(), reader.u16(), reader.u8(), reader.u8()
-    probe_echo = reader.take(8)
+    if len(payload) < _ACK.size:
+        raise MalformedError(f"ACK: {len(payload)} bytes, want {_ACK.size} at least")
+    largest, delay_us, echo_ts, credit_kib, trust, heartbeat_s, flags, count, probe_echo, first = (
+        _ACK.unpack_from(payload)
+    )
     if flags > _ACK_FLAGS_KNOWN or count > ACK_RANGES_MAX:
         raise MalformedError("ACK: unknown flags or too many ranges")
+    if len(payload) != _ACK.size + 8 * count:
+        raise MalformedError(f"ACK: {len(payload)} bytes for {count} further ranges")
+    numbers = (1, first, *struct.unpack_from(f">{2 * count}I", payload, _ACK.size))
     ranges: list[tuple[int, int]] = []
     low = largest + 2
-    for index in range(count + 1):
-        gap = reader.u32() if index else 1
-        length = reader.u32()
+    for gap, length in zip(numbers[::2], numbers[1::2], strict=True):
         high = low - gap - 1
         if not gap or not length or high - length + 1 < 0:
             raise MalformedError("ACK: an empty or impossible range")
         low = high - length + 1
         ranges.append((low, high))
-    reader.finish()
     return Ack(delay_us, echo_ts, credit_kib, trust, heartbeat_s, flags, probe_echo, tuple(ranges))
 
 
