@@ -56,13 +56,26 @@ class AckTracker:
         at_once = kind is PacketType.HEARTBEAT
         if kind is not PacketType.DATA and not at_once:
             return
+        self._note(now, at_once=at_once or not in_order)
+
+    def _note(self, now: Instant, *, at_once: bool) -> None:
         self._pending += 1
         self._count += 1
         every = EARLY_EVERY if self._count <= EARLY_PACKETS else self._every
-        if at_once or not in_order or self._pending >= every:
+        if at_once or self._pending >= every:
             self.deadline = now
         elif self.deadline is None:
             self.deadline = Instant(now + self._delay_us)
+
+    def receive_next(self, number: int, timestamp: int, now: Instant) -> bool:
+        """Note a DATA packet if it is the one behind the largest; False if it is not."""
+        ranges = self.ranges
+        if not ranges or ranges[0][1] + 1 != number:
+            return False
+        ranges[0] = (ranges[0][0], number)
+        self.largest_at, self.echo_ts = now, timestamp
+        self._note(now, at_once=False)
+        return True
 
     def _insert(self, number: int) -> None:
         low = high = number

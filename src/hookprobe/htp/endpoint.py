@@ -39,7 +39,7 @@ from hookprobe.htp.handshake import (
     Rejected,
 )
 from hookprobe.htp.keys import Entropy
-from hookprobe.htp.link import Arrival, Link, LinkTools
+from hookprobe.htp.link import Link
 from hookprobe.htp.messages import (
     BARE_REJECT_BYTES,
     CloseCode,
@@ -54,9 +54,10 @@ from hookprobe.htp.packet import (
     PacketType,
     decode_header,
 )
+from hookprobe.htp.path import Arrival
 from hookprobe.htp.reset import StatelessReset, is_reset
 from hookprobe.htp.responder import Responder, has_precedence
-from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
+from hookprobe.htp.seams import LinkTools, LocalIdentity, PinnedPeer, Seams
 from hookprobe.htp.session import Opened, ReplayError, Session, SessionNames
 from hookprobe.htp.session_table import SessionTable
 from hookprobe.htp.switchboard import DIAL, Switchboard
@@ -225,13 +226,16 @@ class Endpoint:
         now = self._clock.read(now)
         effects: list[Effect] = []
         touched: dict[NodeId, Link] = {}
+        bulk: Link | None = None
         for data, address in datagrams:
+            if bulk is not None and bulk.receive_bulk(data, address, now):
+                continue
             try:
                 header = decode_header(data)
                 if header.kind >= PacketType.DATA:
-                    effects += self._receive_session(
-                        header, data, Arrival(address, len(data), now), touched
-                    )
+                    arrival = Arrival(address, len(data), now)
+                    effects += self._receive_session(header, data, arrival, touched)
+                    bulk = next(reversed(touched.values()), None)
                 else:
                     effects += self._receive_handshake(header, data, address, now)
             except MalformedError:
@@ -262,8 +266,7 @@ class Endpoint:
         return effects
 
     def _wake_link(self, node: NodeId, now: Instant) -> list[Effect]:
-        link = self._links.get(node)
-        if link is None:
+        if (link := self._links.get(node)) is None:
             return []
         effects = link.handle_timeout(now)
         if link.retired is not None and now >= link.retired_until:
@@ -272,8 +275,7 @@ class Endpoint:
         return effects + self._settle(link, now)
 
     def _wake_dial(self, node: NodeId, now: Instant) -> list[Effect]:
-        dial = self._dials.find(node)
-        if dial is None:
+        if (dial := self._dials.find(node)) is None:
             return []
         link = self._links.get(node)
         due = dial.next_at is not None and now >= dial.next_at
@@ -283,8 +285,7 @@ class Endpoint:
         return self._dials.drive(dial, dial.handle_timeout, now)
 
     def _expire_pending(self, now: Instant) -> None:
-        due = self._table.expire(now)
-        if due is not None:
+        if (due := self._table.expire(now)) is not None:
             self._agenda.set(_PENDING_KEY, due)
 
     # -- handshakes ---------------------------------------------------------------------------
@@ -435,7 +436,8 @@ class Endpoint:
         link = self._links[session.names.peer]
         if link.ended is not None:
             return [Dropped(DropReason.EXPIRED)]
-        touched[link.peer] = link
+        touched.pop(link.peer, None)
+        touched[link.peer] = link  # the last one is the latest: more of it is likely to follow
         try:
             return link.receive(session, opened, arrival)
         except RemoteError:

@@ -6,14 +6,12 @@ endpoint then reports `SessionDown`. Who dialled decides the duties: the diallin
 heartbeats and renews keys, the answering end checks resonance and reports trust.
 """
 
-from typing import NamedTuple
-
 from hookprobe.crypto.sealing import COUNTER_MAX
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
 from hookprobe.htp.bulk import Piece, parts_of
 from hookprobe.htp.channels import BULK_KIND
-from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
+from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import (
     Address,
     BulkFragment,
@@ -30,7 +28,6 @@ from hookprobe.htp.effects import (
 )
 from hookprobe.htp.handshake import PhaseEvent
 from hookprobe.htp.inbox import Inbox, credit_at_first, read_bulk, read_datagram
-from hookprobe.htp.keys import Entropy
 from hookprobe.htp.messages import (
     ACK_REATTEST,
     Ack,
@@ -52,9 +49,9 @@ from hookprobe.htp.packet import (
     PacketType,
     check_session_header,
 )
-from hookprobe.htp.path import Path
+from hookprobe.htp.path import Arrival, Path
 from hookprobe.htp.recovery import Flight
-from hookprobe.htp.seams import Seams
+from hookprobe.htp.seams import LinkTools
 from hookprobe.htp.session import Opened, Session
 from hookprobe.htp.traffic import Beacon, Content, Datagram, Ping, SizeProbe, Traffic
 from hookprobe.wire.identifiers import NodeId
@@ -71,22 +68,6 @@ _HALF = 1 << 31
 _tuple = tuple.__new__
 _KEEPALIVE_BYTES = SEALED_OVERHEAD_BYTES + 17
 _ACK_BYTES = SEALED_OVERHEAD_BYTES + 30
-
-
-class LinkTools(NamedTuple):
-    """What every link of an endpoint shares."""
-
-    config: HtpConfig
-    seams: Seams
-    entropy: Entropy
-
-
-class Arrival(NamedTuple):
-    """Where and when a datagram came in, and its size."""
-
-    address: Address
-    size: int
-    now: Instant
 
 
 class Link:
@@ -253,6 +234,26 @@ class Link:
         elif session is self.session:
             effects += self._control(opened, now)
         return effects
+
+    def receive_bulk(self, data: bytes, address: Address, now: Instant) -> bool:
+        """Take the usual packet of bulk data in one go; False: it needs the long way.
+
+        A file is a thousand of them in a mebibyte, so they skip what can only matter to others.
+        """
+        session, path = self.session, self._path
+        if self.ended is not None or address != path.address or not path.proven:
+            return False
+        if len(data) < SEALED_OVERHEAD_BYTES or not self._acks.ranges:
+            return False
+        opened = session.open_bulk(data)
+        if opened is None:
+            return False
+        number, timestamp, fragment = opened
+        self.last_heard = now
+        self._fragments.append(fragment)
+        taken = self._acks.receive_next(number, timestamp, now)
+        assert taken, "the window and the acknowledgements disagree"
+        return True
 
     def _receive_data(self, opened: Opened) -> list[Effect]:
         header, payload = opened.header, opened.payload

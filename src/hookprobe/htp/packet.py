@@ -61,6 +61,7 @@ SESSION_TYPES = frozenset(kind for kind in PacketType if kind >= PacketType.DATA
 _KINDS = {kind.value: kind for kind in PacketType}
 _VERSION_WORD = VERSION << 16
 _HEADER = struct.Struct(">III8sQI")  # tail: flags, mode, frag_index, frag_last
+BULK_WORD = _VERSION_WORD | PacketType.DATA
 _FIELDS = struct.Struct(">HHII8sQBBBB")
 
 
@@ -120,6 +121,14 @@ def pack_headers(
         pack(word, sequence, timestamp, flow_token, nonce, tail)
         for nonce, (sequence, tail) in enumerate(parts, first)
     ]
+
+
+def unpack_header(data: bytes) -> tuple[int, int, int, bytes, int, int]:
+    """Return version and type, sequence, timestamp, token, nonce and tail, unchecked.
+
+    The datagram must have 32 bytes at least.
+    """
+    return _HEADER.unpack_from(data)
 
 
 def encode_body(resonance: bytes, payload: bytes, padded: int = 0) -> bytes:

@@ -5,10 +5,20 @@ elsewhere moves nothing. A new address may receive three times the bytes that ca
 echoes a probe; if it does not in time, the proven address returns.
 """
 
+from typing import NamedTuple
+
 from hookprobe.htp.effects import Address
 from hookprobe.wire.instant import Instant
 
 AMPLIFICATION = 3
+
+
+class Arrival(NamedTuple):
+    """Where and when a datagram came in, and its size."""
+
+    address: Address
+    size: int
+    now: Instant
 
 
 class Path:

@@ -47,7 +47,7 @@ from hookprobe.htp.exchange import (
 )
 from hookprobe.htp.handshake import CAPABILITY_CONTINUE
 from hookprobe.htp.keys import derive_session_keys, key_id, reset_token
-from hookprobe.htp.link import Link, LinkTools
+from hookprobe.htp.link import Link
 from hookprobe.htp.messages import (
     AcceptBody,
     AttestBody,
@@ -71,7 +71,7 @@ from hookprobe.htp.packet import (
     encode_body,
     encode_header,
 )
-from hookprobe.htp.seams import LocalIdentity, RegisteredPeer
+from hookprobe.htp.seams import LinkTools, LocalIdentity, RegisteredPeer
 from hookprobe.htp.session import Session, SessionNames
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant

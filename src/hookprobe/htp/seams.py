@@ -8,7 +8,9 @@ from typing import NamedTuple, Protocol
 
 from hookprobe.crypto.agreement import AgreementKey, Kem
 from hookprobe.crypto.signing import SignatureScheme, Signer
+from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
+from hookprobe.htp.keys import Entropy
 from hookprobe.wire.identifiers import NodeId
 
 
@@ -93,3 +95,11 @@ class Seams:
     check: ResonanceCheck
     signatures: SignatureScheme
     kem: Kem
+
+
+class LinkTools(NamedTuple):
+    """What every link of an endpoint shares."""
+
+    config: HtpConfig
+    seams: Seams
+    entropy: Entropy

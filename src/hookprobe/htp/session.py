@@ -12,12 +12,16 @@ from typing import NamedTuple
 from hookprobe.crypto.sealing import CipherCache, OpeningKey, SealingKey
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
 from hookprobe.htp.bulk import HEAD_BYTES
+from hookprobe.htp.channels import BULK_KIND
+from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.handshake import SESSION_TABLE, Phase, PhaseEvent, advance
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import (
+    BULK_WORD,
     FLAG_ACK_ELICITING,
     FLAG_RES_FRESH,
     HEADER_BYTES,
+    RESONANCE_BYTES,
     SEALED_OVERHEAD_BYTES,
     ZERO_RESONANCE,
     Header,
@@ -26,10 +30,13 @@ from hookprobe.htp.packet import (
     encode_body,
     encode_header,
     pack_headers,
+    unpack_header,
 )
 from hookprobe.htp.window import NUMBER_MAX, ReplayWindow
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
+
+_BODY_START = RESONANCE_BYTES + 4
 
 
 class SessionNames(NamedTuple):
@@ -199,6 +206,36 @@ class Session:
             for _, _, head, body in parts
         ]
         return self._sealing.seal_run(first, plains, headers)
+
+    def open_bulk(self, data: bytes) -> tuple[int, int, BulkFragment] | None:
+        """Open the usual packet of bulk data; None for any other, which `open` has to judge.
+
+        Usual: DATA that asks for an acknowledgement and nothing else, with the number that is next
+        and the present beacon, around a fragment of a chunk. Nothing has changed if it is not.
+        Returns (number, timestamp, fragment).
+        """
+        word, _, timestamp, token, number, tail = unpack_header(data)
+        window = self._window
+        usual = word == BULK_WORD and tail >> 16 == FLAG_ACK_ELICITING << 8
+        if not usual or number != window.highest + 1 or token != self.names.local_token:
+            return None
+        try:
+            plain = self._opening.open(number, data[HEADER_BYTES:], data[:HEADER_BYTES])
+        except VerificationError:
+            return None
+        stop = _BODY_START + int.from_bytes(plain[RESONANCE_BYTES:_BODY_START])
+        place, last = tail >> 8 & 0xFF, tail & 0xFF
+        start = _BODY_START + HEAD_BYTES
+        if (
+            plain[_BODY_START : _BODY_START + 1] != BULK_KIND
+            or not (self.names.dialled or plain.startswith(self.resonance))
+            or not start < stop == len(plain)
+            or place > last
+        ):
+            return None
+        window.commit(number)
+        fields = (plain[_BODY_START:start], place, last, plain[start:])
+        return number, timestamp, tuple.__new__(BulkFragment, fields)
 
     def open(self, header: Header, data: bytes) -> Opened:
         """Open a received packet; only a packet that opened changes the replay window.

@@ -10,12 +10,12 @@ them, which is what the 16-bit index can count: 8 KiB up to 512 MiB, 16 KiB up t
 """
 
 import struct
-import unicodedata
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
-from hookprobe.errors import LimitExceededError, MalformedError, RemoteError, UnauthorizedError
+from hookprobe.errors import LimitExceededError, MalformedError, RemoteError
+from hookprobe.htp.transfer_paths import PATH_MAX_BYTES, check_path
 from hookprobe.wire.reader import Reader, Writer
 
 HEADER_BYTES = 16
@@ -25,14 +25,9 @@ FILE_MAX_BYTES = 1 << 30
 CHUNK_LOG2_MAX = 14
 SHA256_BYTES = 32
 ANY_CONTENT = bytes(SHA256_BYTES)  # as `if_match`: no condition
-PATH_MAX_BYTES = 1024
-NAME_MAX_BYTES = 255
-DEPTH_MAX = 16
 RANGES_MAX = CHUNKS_MAX // 2
 LIST_MAX = 256
 MODE_BITS = 0o7777
-
-_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 class FileOperation(IntEnum):
@@ -265,28 +260,6 @@ def decode_frame(data: bytes) -> tuple[FileHeader, bytes]:
 def plain_header(operation: FileOperation, flags: FileFlags, file_id: int) -> FileHeader:
     """Return the header of a message that is about no content."""
     return FileHeader(operation, flags, 0, file_id, 0, bytes(4))
-
-
-def check_path(path: str, *, folder: bool = False) -> str:
-    """Return the path of a file, or of a folder, where "" is the outermost.
-
-    Raises:
-        UnauthorizedError: Absolute, leaving the folder, hidden, or not plainly legible.
-    """
-    if folder and not path:
-        return path
-    names = path.split("/")
-    if len(path.encode("utf-8", "surrogatepass")) > PATH_MAX_BYTES or len(names) > DEPTH_MAX:
-        raise UnauthorizedError("file path: too long or too deep")
-    for name in names:
-        # Names with a leading dot are ours: parts and journals of transfers under way.
-        if not name or name.startswith(".") or "\\" in name:
-            raise UnauthorizedError("file path: empty, hidden or leading elsewhere")
-        if any(unicodedata.category(sign) in _UNSEEN for sign in name):
-            raise UnauthorizedError("file path: a sign that cannot be seen")
-        if len(name.encode()) > NAME_MAX_BYTES or unicodedata.normalize("NFC", name) != name:
-            raise UnauthorizedError("file path: a name too long or not in normal form NFC")
-    return path
 
 
 def _put_text(writer: Writer, text: str) -> Writer:

@@ -24,8 +24,8 @@ from hookprobe.htp.transfer_codec import (
     ListRequest,
     PathRequest,
     WriteRequest,
-    check_path,
 )
+from hookprobe.htp.transfer_paths import check_path
 from hookprobe.runtime.file_parts import (
     JOURNAL,
     READ_FLAGS,

@@ -30,7 +30,6 @@ from hookprobe.htp.transfer_codec import (
     PathRequest,
     ReadRequest,
     WriteRequest,
-    check_path,
     decode_facts,
     decode_listing,
     decode_ranges,
@@ -42,6 +41,7 @@ from hookprobe.htp.transfer_codec import (
     encode_write,
     plain_header,
 )
+from hookprobe.htp.transfer_paths import check_path
 from hookprobe.htp.transfer_receiver import Incoming
 from hookprobe.runtime.file_call import ChunkSink
 from hookprobe.runtime.file_conversation import Conversation

@@ -17,6 +17,7 @@ from hookprobe.htp.transfer_codec import (
     FileOperation,
     WriteRequest,
 )
+from hookprobe.htp.transfer_paths import check_path
 
 KIB, MIB = 1 << 10, 1 << 20
 SHA = hashlib.sha256(b"content").digest()
@@ -92,13 +93,13 @@ def test_impossible_headers_are_refused(damage: bytes) -> None:
 )  # fmt: skip
 def test_attack_33_paths_that_lead_elsewhere_or_deceive(path: str) -> None:
     with pytest.raises(UnauthorizedError):
-        codec.check_path(path)
+        check_path(path)
 
 
 @pytest.mark.parametrize("path", ["a.txt", "a/b/c.json", "café.txt", "日本.log", "a b.txt"])
 def test_plain_paths_pass(path: str) -> None:
-    assert codec.check_path(path) == path
-    assert codec.check_path("", folder=True) == ""
+    assert check_path(path) == path
+    assert check_path("", folder=True) == ""
 
 
 def write() -> bytes:

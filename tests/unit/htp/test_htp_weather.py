@@ -1,13 +1,23 @@
 """Condition 41: two endpoints on one clock, and a link that does its worst."""
 
 import hashlib
+from random import Random
 
 import pytest
 from tests.unit.htp.htp_pair import Host, Weather, World, pair
 
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import DATAGRAM_BYTES
-from hookprobe.htp.effects import DatagramReceived, Effect, FragmentsReceived, SessionDown
+from hookprobe.htp.effects import (
+    Address,
+    DatagramReceived,
+    Dropped,
+    Effect,
+    FragmentsReceived,
+    ResonanceMismatch,
+    SessionDown,
+    Transmit,
+)
 from hookprobe.htp.mtu import BLACK_HOLE_LOSSES, LADDER, PROBES_MAX, RAISE_US, MtuSearch
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
@@ -182,3 +192,80 @@ def test_datagrams_are_sent_once_and_nobody_waits_for_them() -> None:
     assert set(got) < set(sent)
     assert len(set(got)) == len(got)
     assert edge.endpoint._links[validator.name].traffic.foreground.in_flight == 0
+
+
+def bulk_packets(world: World, edge: Host, validator: Host) -> list[bytes]:
+    """Let the edge seal chunks without putting anything on the link."""
+    chunks = [(head(number), chunk(number)) for number in range(2)]
+    effects = edge.endpoint.send_chunks(validator.name, chunks, world.now)
+    for wait in range(1, 30):
+        at = Instant(world.now + wait * 5 * MILLISECOND)
+        effects += edge.endpoint.handle_timeout(at)
+    return [one.data for one in effects if isinstance(one, Transmit)]
+
+
+def bent(packets: list[bytes], seed: int) -> list[bytes]:
+    """Repeat, swap, damage, cut and mix packets of a run with others."""
+    random, out = Random(seed), list(packets)
+    for _ in range(6):
+        spot = random.randrange(len(out))
+        data = out[spot] or bytes(40)
+        match random.randrange(5):
+            case 0:
+                out.insert(spot, out[random.randrange(len(out))])
+            case 1:
+                other = random.randrange(len(out))
+                out[spot], out[other] = out[other], out[spot]
+            case 2:
+                place = random.randrange(len(data) or 1)
+                out[spot] = data[:place] + bytes((data[place] ^ 1 << random.randrange(8),))
+                out[spot] += data[place + 1 :]
+            case 3:
+                out[spot] = data[: len(data) * random.randrange(100) // 100]
+            case _:
+                del out[spot]
+    return out
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_run_is_judged_like_its_packets_one_by_one(seed: int) -> None:
+    outcomes, packets = [], list[bytes]()
+    for together in (True, False):
+        world, edge, validator = pair()
+        world.run(2 * SECOND)
+        packets = bent(bulk_packets(world, edge, validator), seed)
+        groups = [packets] if together else [[packet] for packet in packets]
+        effects = []
+        for group in groups:
+            received = [(data, edge.address) for data in group]
+            effects += validator.endpoint.receive_batch(received, world.now)
+        fragments = [
+            one for effect in effects if isinstance(effect, FragmentsReceived)
+            for one in effect.fragments
+        ]  # fmt: skip
+        drops = [effect for effect in effects if isinstance(effect, Dropped)]
+        link = validator.endpoint._links[edge.name]
+        outcomes.append((fragments, drops, link.session._window.highest, link._acks.ranges))
+    assert outcomes[0] == outcomes[1]
+    assert len(packets) > 4
+
+
+def test_a_run_from_elsewhere_moves_the_session_by_proof_only() -> None:
+    world, edge, validator = pair()
+    world.run(2 * SECOND)
+    packets = bulk_packets(world, edge, validator)
+    thief = Address("198.51.100.7", 4719)
+    received = [(packets[0], edge.address), *((data, thief) for data in packets[1:4])]
+    validator.endpoint.receive_batch(received, world.now)
+    link = validator.endpoint._links[edge.name]
+    assert (link.address, link._path.proven) == (thief, False)
+
+
+def test_a_run_with_another_beacon_is_noticed() -> None:
+    world, edge, validator = pair()
+    world.run(2 * SECOND)
+    edge.endpoint._links[validator.name].session.resonance = b"x" * 64
+    packets = bulk_packets(world, edge, validator)
+    received = [(data, edge.address) for data in packets]
+    effects = validator.endpoint.receive_batch(received, world.now)
+    assert ResonanceMismatch(edge.name) in effects
