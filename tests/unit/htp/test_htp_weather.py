@@ -19,6 +19,7 @@ from hookprobe.htp.effects import (
     Transmit,
 )
 from hookprobe.htp.mtu import BLACK_HOLE_LOSSES, LADDER, PROBES_MAX, RAISE_US, MtuSearch
+from hookprobe.htp.packet import PacketType
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 NOW = Instant(10**15)
@@ -261,11 +262,16 @@ def test_a_run_from_elsewhere_moves_the_session_by_proof_only() -> None:
     assert (link.address, link._path.proven) == (thief, False)
 
 
-def test_a_run_with_another_beacon_is_noticed() -> None:
+def test_another_beacon_in_the_middle_of_a_run_is_noticed() -> None:
     world, edge, validator = pair()
     world.run(2 * SECOND)
-    edge.endpoint._links[validator.name].session.resonance = b"x" * 64
-    packets = bulk_packets(world, edge, validator)
+    session = edge.endpoint._links[validator.name].session
+    packets = []
+    for place in range(4):
+        if place == 2:
+            session.resonance = b"x" * 64
+        payload = head(0) + bytes(1024)
+        packets.append(session.seal(PacketType.DATA, payload, world.now, 1, place << 8 | 7))
     received = [(data, edge.address) for data in packets]
     effects = validator.endpoint.receive_batch(received, world.now)
     assert ResonanceMismatch(edge.name) in effects
