@@ -355,7 +355,7 @@ class Dial:
 
     def _send_hello(self, now: Instant) -> list[Transmit]:
         self._forget()
-        self.edge_token = self._entropy.draw(TOKEN_BYTES, now)
+        self.edge_token = self._identity.worker.own(self._entropy.draw(TOKEN_BYTES, now))
         hello = Hello(
             self._entropy.draw(32, now),
             key_id(self.peer.static_key),

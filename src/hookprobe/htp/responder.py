@@ -150,7 +150,8 @@ class Responder:
         self._links = links
         self._mac1_key = mac1_key(identity.static_key.public_key)
         self._key_id = key_id(identity.static_key.public_key)
-        self._cookies = CookieJar(tools.entropy.draw(32, now), config.cookie_period_us)
+        root = identity.worker.cookie_root or tools.entropy.draw(32, now)
+        self._cookies = CookieJar(root, config.cookie_period_us)
         self._limiter = RateLimiter(
             config.attest_rate_per_s, config.attest_burst, config.prefixes_max
         )
@@ -285,7 +286,7 @@ class Responder:
     ) -> tuple[list[Effect], Pending | None]:
         config, entropy = self._tools.config, self._tools.entropy
         drawn = entropy.draw(TOKEN_BYTES + SECRET_SEED_BYTES + X25519_BYTES, now)
-        token, seed = drawn[:TOKEN_BYTES], drawn[-X25519_BYTES:]
+        token, seed = self._identity.worker.own(drawn[:TOKEN_BYTES]), drawn[-X25519_BYTES:]
         body = AcceptBody(
             case.body.resonance[:32] + bytes(32),
             drawn[TOKEN_BYTES:-X25519_BYTES],

@@ -70,6 +70,30 @@ class ResonanceCheck(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Worker:
+    """Which of several processes on one port this is (HTP spec 3.4).
+
+    The host gives a packet to worker `token[0] mod count`, and a HELLO, which has no token, to
+    worker `client_random[0] mod count`. Tokens are chosen to come back to who chose them.
+
+    Attributes:
+        index: From 0 on.
+        count: How many there are, 256 at most.
+        cookie_root: 32 secret bytes that all of them have, so that any may check what another one
+            sent; empty for a worker that is alone.
+    """
+
+    index: int = 0
+    count: int = 1
+    cookie_root: bytes = b""
+
+    def own(self, token: bytes) -> bytes:
+        """Return a random token changed so that its packets come to this worker."""
+        first = token[0] - token[0] % self.count + self.index
+        return bytes((first if first < 256 else first - self.count,)) + token[1:]
+
+
+@dataclass(frozen=True, slots=True)
 class LocalIdentity:
     """Who we are.
 
@@ -78,12 +102,14 @@ class LocalIdentity:
         signer: The Ed25519 key the registries of others know.
         static_key: The X25519 key that peers pin when they dial us.
         reset_key: 32 bytes kept over restarts, so that peers of the last run can be told.
+        worker: Our place among several processes on one port.
     """
 
     node: NodeId
     signer: Signer
     static_key: AgreementKey
     reset_key: bytes
+    worker: Worker = Worker()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ without from there on. Fragments of IP are never made: the transport searches fo
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
 
 from hookprobe.errors import HostError
@@ -35,6 +37,10 @@ IPV6_MTU_DISCOVER = 23
 PMTUDISC_PROBE = 3
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
+SO_ATTACH_REUSEPORT_CBPF = 51
+# Of <linux/bpf_common.h>: load half a word or a byte of the packet, jump, modulo, return.
+_LDH, _LDB, _JEQ, _JA, _MOD, _RET_A = 0x28, 0x30, 0x15, 0x05, 0x94, 0x16
+_HELLO = 1
 _REFUSALS = (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP)
 
 Received = list[tuple[bytes, Address]]
@@ -46,6 +52,7 @@ class UdpSocket:
     Args:
         address: Where to listen; port 0 takes a free one.
         offload: Whether runs of datagrams may be handed to the host in one call.
+        shared: Whether other sockets of ours may have the same port; see `bind_group`.
 
     Raises:
         HostError: The address cannot be bound.
@@ -56,11 +63,13 @@ class UdpSocket:
         unsent: Datagrams that it did not take.
     """
 
-    def __init__(self, address: Address, *, offload: bool = True) -> None:
+    def __init__(self, address: Address, *, offload: bool = True, shared: bool = False) -> None:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         _set_options(self._socket, offload=offload)
+        if shared:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             self._socket.bind((address.host, address.port))
         except OSError as error:
@@ -137,9 +146,60 @@ class UdpSocket:
             for data in run:
                 self.send(address, data)
 
+    def steer(self, count: int) -> None:
+        """Tell the host how packets find their way among `count` sockets of this port.
+
+        Raises:
+            HostError: It cannot.
+        """
+        steps = (
+            (_LDH, 0, 0, 2),
+            (_JEQ, 0, 2, _HELLO),
+            (_LDB, 0, 0, 100),
+            (_JA, 0, 0, 1),
+            (_LDB, 0, 0, 12),
+            (_MOD, 0, 0, count),
+            (_RET_A, 0, 0, 0),
+        )
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+        program = struct.pack("HP", len(steps), ctypes.addressof(code))
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
+        except OSError as error:
+            raise HostError(
+                f"cannot steer packets among {count} workers: {error.strerror}",
+                hint="Linux 4.5 or later can; run one worker elsewhere",
+            ) from error
+
+    def shut(self) -> None:
+        """Close a socket that was never attached."""
+        self._socket.close()
+
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.remove_reader(self._socket)
         self._socket.close()
+
+
+def bind_group(address: Address, count: int) -> list[UdpSocket]:
+    """Return sockets of one port, for as many worker processes; a packet comes to one of them.
+
+    The host runs a classic BPF program on each packet: `token[0] mod count`, and for a HELLO
+    `client_random[0] mod count`, is the place in this list. So a session stays with its worker when
+    the address of its peer changes. The group has to be closed and bound as a whole.
+
+    Raises:
+        HostError: The address cannot be bound, or the host cannot steer.
+    """
+    sockets = [UdpSocket(address, shared=True)]
+    try:
+        while len(sockets) < count:
+            sockets.append(UdpSocket(sockets[0].address, shared=True))
+        sockets[0].steer(count)
+    except HostError:
+        for one in sockets:
+            one.shut()
+        raise
+    return sockets
 
 
 _LITTLE = socket.htons(1) != 1
