@@ -176,6 +176,7 @@ class Traffic:
         self.release_at = None
         if not self.pending:
             return
+        self.room(now)  # fills the buckets, also where nothing was asked for
         for flight in (self.foreground, self.background):
             at = flight.pacer.next(now) if flight.in_flight < flight.window else None
             if at is not None and (self.release_at is None or at < self.release_at):
