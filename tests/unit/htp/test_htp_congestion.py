@@ -3,6 +3,7 @@
 import pytest
 from tests.unit.htp.htp_pair import Bottleneck, Host, World
 
+from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.congestion import (
     WINDOW_INITIAL_BYTES,
@@ -262,3 +263,17 @@ def test_42_ledbat_yields(name: str) -> None:
     race.run(6 * SECOND, 0)
     alone, _ = race.run(4 * SECOND, 0)
     assert alone > 0.6 * 4 * race.RATE  # and comes back when there is room again
+
+
+def test_42_a_vote_does_not_wait_behind_a_file_on_the_same_session() -> None:
+    race = Race("ledbat", buffer_us=500 * MILLISECOND)
+    race.run(3 * SECOND, 0)
+    (edge,) = race.edges
+    queue = edge.endpoint._links[race.validator.name].traffic.bulk
+    race.run(20 * MILLISECOND, 0)
+    assert queue.held > 300_000  # a quarter of a second of the link
+    vote = edge.endpoint.send(race.validator.name, Channel.CONSENSUS, b"vote", race.world.now)
+    race.world.execute(edge, vote)
+    race.world.run(2 * TARGET_US)
+    assert race.validator.messages() == [b"vote"]
+    assert queue.held > 100_000
