@@ -59,6 +59,12 @@ class UnauthorizedError(RemoteError):
     code = "E-UNAUTHORIZED"
 
 
+class NotFoundError(RemoteError):
+    """A party asked for something that is not here."""
+
+    code = "E-NOT-FOUND"
+
+
 class LocalError(HookProbeError):
     """The caller used a machine in a way its state does not allow."""
 

@@ -15,6 +15,7 @@ from hookprobe.cli.output import Exit, message
 from hookprobe.errors import (
     ConfigError,
     HookProbeError,
+    NotFoundError,
     UnauthorizedError,
     UnavailableError,
 )
@@ -22,6 +23,7 @@ from hookprobe.errors import (
 COMMANDS = {
     "config": "hookprobe.cli.configuration:config",
     "demo": "hookprobe.cli.demo:demo",
+    "dsm": "hookprobe.cli.dsm:dsm",
     "edge": "hookprobe.cli.run:edge",
     "evidence": "hookprobe.cli.evidence:evidence",
     "file": "hookprobe.cli.file:file",
@@ -31,6 +33,7 @@ COMMANDS = {
     "replay": "hookprobe.cli.replay:replay",
     "simulate": "hookprobe.cli.simulate:simulate",
     "status": "hookprobe.cli.status:status",
+    "token": "hookprobe.cli.token:token",
     "validator": "hookprobe.cli.run:validator",
     "verifier": "hookprobe.cli.verifier:verifier",
     "verify": "hookprobe.cli.evidence:verify",
@@ -68,6 +71,8 @@ def exit_code(error: HookProbeError) -> Exit:
     match error:
         case ConfigError():
             return Exit.USAGE
+        case NotFoundError():
+            return Exit.NOT_FOUND
         case UnauthorizedError():
             return Exit.DENIED
         case UnavailableError():

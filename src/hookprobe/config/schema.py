@@ -73,6 +73,13 @@ def _addresses(value: object) -> Value:
     return tuple(items)
 
 
+def _address(value: object) -> Value:
+    text = str(_text(value))
+    if text:
+        parse_address(text, port_min=0)
+    return text
+
+
 def _texts(value: object) -> Value:
     items = [item for item in value.split(",") if item] if isinstance(value, str) else value
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
@@ -132,6 +139,10 @@ KEYS = (
     Key("files.path", _text, "", "folder for peers' files, one folder each; empty: none"),
     Key("files.extensions", _texts, FILE_EXTENSIONS, "ends of names that are served; empty: all"),
     Key("files.quota_mib", _integer(1, 1 << 20), 4_096, "room for each peer's files, MiB"),
+    Key("api.listen", _address, "", "host:port of the query API in this process; empty: none"),
+    Key("api.anonymous", _choice("none", "reader"), "none", "what may be asked without a token"),
+    Key("api.requests_per_s", _integer(1, 10_000), 20, "for each token or address"),
+    Key("api.service", _text, "mssp-cloud", "what /api/v1/health calls this service"),
     Key("limits.receive_per_wake", _integer(1, 1024), 64, "datagrams taken per wake"),
 )
 

@@ -21,6 +21,7 @@ from hookprobe.node.observations import (
     StandingChanged,
 )
 from hookprobe.runtime.keystore import read_file, write_atomically
+from hookprobe.runtime.metrics import Meter
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -98,9 +99,22 @@ class StatusBoard:
         role: edge, validator or verifier.
         validators: How many validators the mesh has.
         needed: How many of them must agree.
+        schedule: When epoch 0 begins and how long an epoch is, microseconds; to say what is late.
     """
 
-    def __init__(self, node: NodeId, role: str, validators: int, needed: int) -> None:
+    def __init__(
+        self,
+        node: NodeId,
+        role: str,
+        validators: int,
+        needed: int,
+        schedule: tuple[Instant, int] | None = None,
+    ) -> None:
+        self.meter = Meter()
+        self.webhooks_waiting = 0
+        self._schedule = schedule
+        self._open_epoch: int | None = None
+        self._view = 1
         self._fixed = {"node": node, "role": role, "validators": validators, "needed": needed}
         self._peers: dict[NodeId, None] = {}
         self._counts: Counter[str] = Counter()
@@ -111,6 +125,7 @@ class StatusBoard:
 
     def report(self, observation: Observation) -> None:
         """Take one observation."""
+        self.meter.report(observation)
         counted = _COUNTED.get(type(observation))
         if counted is not None:
             self._counts[counted] += 1
@@ -119,17 +134,27 @@ class StatusBoard:
                 self._peers[peer] = None
             case SessionDown(peer):
                 self._peers.pop(peer, None)
+            case IncidentRecorded():
+                self._add_incident(observation)
+            case MessageSent(_, _, data):
+                self._counts["message_bytes_sent"] += len(data)
+            case _:
+                self._follow_epochs(observation)
+
+    def _follow_epochs(self, observation: Observation) -> None:
+        match observation:
+            case ledger.EpochOpened(epoch):
+                self._open_epoch, self._view = epoch, 1
+            case ledger.ViewChanged(_, view):
+                self._view = view
             case ledger.CheckpointFinalized(epoch):
                 self._epoch = epoch
+                self._open_epoch = None
                 self._quorum_lost = False
             case ledger.ReceiptReceived(epoch):
                 self._epoch = epoch
             case ledger.QuorumLost():
                 self._quorum_lost = True
-            case IncidentRecorded():
-                self._add_incident(observation)
-            case MessageSent(_, _, data):
-                self._counts["message_bytes_sent"] += len(data)
             case _:
                 self._resonance.report(observation)
 
@@ -152,12 +177,29 @@ class StatusBoard:
             "at": now,
             "peers": sorted(self._peers),
             "last_epoch": self._epoch,
+            "open_epoch": self._open_epoch,
+            "view": self._view if self._open_epoch is not None else None,
+            "epochs_behind": self._behind(now),
+            "webhooks_waiting": self.webhooks_waiting,
             "quorum_lost": self._quorum_lost,
             **self._resonance.document(),
             "datagram_bytes_sent": datagram_bytes,
             **{name: self._counts[name] for name in sorted(self._counts)},
             "latest_incidents": self._incidents,
+            "metrics": self.meter.snapshot(),
         }
+
+    def _behind(self, now: Instant) -> int | None:
+        """Return how many epochs have ended by the clock and are not known to be final.
+
+        Epoch e ends at start + (e+1) * D (DSM spec 2.3); the one just ended is being decided.
+        """
+        if self._schedule is None:
+            return None
+        start, duration_us = self._schedule
+        ended = max(0, (now - start) // duration_us)
+        final = self._epoch + 1 if self._epoch is not None else 0
+        return max(0, ended - final - 1)
 
 
 def write(folder: Path, document: dict[str, object]) -> None:

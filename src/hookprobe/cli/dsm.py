@@ -1,0 +1,34 @@
+"""`hookprobe dsm ...`: the ledger's query API as a process of its own."""
+
+import os
+from pathlib import Path
+
+import click
+
+from hookprobe.cli.configuration import config_option
+from hookprobe.cli.output import message
+from hookprobe.config.load import load
+from hookprobe.dsm.genesis import decode_genesis
+from hookprobe.runtime import folders, outside
+from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.keystore import read_file
+
+
+@click.group()
+def dsm() -> None:
+    """The ledger: query API and live view."""
+
+
+@dsm.command()
+@config_option
+@click.option("--listen", help=f"host:port; api.listen or {outside.LISTEN_DEFAULT} otherwise.")
+def api(path: Path | None, listen: str | None) -> None:
+    """Answer questions about a node's ledger until stopped; the node runs beside it."""
+    settings = load(path, os.environ, {})
+    genesis_path = settings.file("identity.path") / folders.GENESIS_FILE
+    genesis = decode_genesis(read_file(genesis_path, limit=1 << 20))
+    where = listen or settings.text("api.listen") or outside.LISTEN_DEFAULT
+    state = settings.file("state.path")
+    server = outside.open_api(settings, genesis, state, Clock(), where)
+    message(f"http://{where}/api/v1/docs")
+    server.run()

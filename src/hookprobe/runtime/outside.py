@@ -1,0 +1,49 @@
+"""What a node shows and tells outside the mesh: the query API, if the operator wants it."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hookprobe.config.load import Config
+from hookprobe.dsm.genesis import Genesis
+from hookprobe.errors import ConfigError
+from hookprobe.identity.directory import parse_address
+from hookprobe.runtime.api import ApiSettings
+from hookprobe.runtime.clock import Clock
+
+if TYPE_CHECKING:
+    from hookprobe.runtime.api_server import ApiServer
+
+EXTRA = "api"
+PACKAGES = ("uvicorn", "prometheus_client")
+LISTEN_DEFAULT = "127.0.0.1:4780"
+
+
+def api_settings(config: Config) -> ApiSettings:
+    """Return the API's settings."""
+    return ApiSettings(
+        anonymous=config.text("api.anonymous") == "reader",
+        requests_per_s=config.integer("api.requests_per_s"),
+        service=config.text("api.service"),
+    )
+
+
+def open_api(
+    config: Config, genesis: Genesis, state: Path, clock: Clock, listen: str
+) -> "ApiServer":
+    """Make the server of a node's API; it does not listen yet.
+
+    Raises:
+        ConfigError: The packages of the extra are not installed.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            [f"api.listen: the package {missing[0]} is not installed"],
+            hint=f"pip install 'hookprobe[{EXTRA}]', or leave api.listen empty",
+        )
+    from hookprobe.runtime.api_server import ApiServer, Listening, make_application
+
+    host, port = parse_address(listen, port_min=0)
+    application = make_application(genesis, state, api_settings(config), clock)
+    return ApiServer(application, Listening(host, port))
