@@ -1,1 +1,22 @@
-"""The decentralized security mesh: microblock chains, agreed checkpoints, proofs."""
+"""The decentralized security mesh: microblock chains, agreed checkpoints, proofs.
+
+The names of the public documents can be imported from here. What does input or output lives in
+`runtime` and is looked up on first use, so that importing the room stays pure.
+"""
+
+import importlib
+
+FACES = {
+    "AsyncDSMClient": "hookprobe.runtime.ledger_client:AsyncDSMClient",
+    "DSMClient": "hookprobe.runtime.ledger_client:DSMClient",
+    "MerkleTree": "hookprobe.runtime.ledger_faces:MerkleTree",
+    "bft_quorum_required": "hookprobe.runtime.ledger_faces:bft_quorum_required",
+}
+
+
+def __getattr__(name: str) -> object:
+    place = FACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)

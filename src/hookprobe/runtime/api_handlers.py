@@ -243,7 +243,7 @@ def _disclosed(query: LedgerQuery, question: Question, signed: SignedBlock) -> P
 
 def threat_intel(query: LedgerQuery, question: Question) -> JsonObject:
     """Answer with incidents that are in final checkpoints and disclosed to the caller."""
-    wanted_category = _category(question.text("threat_type"))
+    wanted_category = threat_category(question.text("threat_type"))
     since_ms = (question.now - question.number("time_range", DAY)) // MILLISECOND
 
     def wanted(signed: SignedBlock) -> bool:
@@ -259,7 +259,12 @@ def threat_intel(query: LedgerQuery, question: Question) -> JsonObject:
     return {"items": items, "next": page.next or None}
 
 
-def _category(name: str) -> Category | None:
+def threat_category(name: str) -> Category | None:
+    """Return the category that a threat type means; None for an empty one.
+
+    Raises:
+        MalformedError: There is no such type.
+    """
     if not name:
         return None
     known = THREAT_NAMES | {category.value: category for category in Category}

@@ -73,12 +73,16 @@ def read_block(document: Json) -> tuple[SignedBlock, Payload | None]:
     if fields.has("payload"):
         data = _hex(fields.text("payload", limit=PAYLOAD_CHARS_MAX), "payload")
         payload = Payload(fields.hex("salt", SALT_BYTES), data)
-    _check_same(document, show_block(signed, payload), "microblock")
+    check_same(document, show_block(signed, payload), "microblock")
     return signed, payload
 
 
-def _check_same(document: Mapping[str, Json], wanted: Mapping[str, Json], what: str) -> None:
-    """Refuse a document whose readable fields differ from the text that was signed."""
+def check_same(document: Mapping[str, Json], wanted: Mapping[str, Json], what: str) -> None:
+    """Refuse a document whose readable fields differ from the text that was signed.
+
+    Raises:
+        MalformedError: Names the first field that does.
+    """
     for name, value in wanted.items():
         if document.get(name) != value:
             raise MalformedError(f"{what}: field {name!r} is not what was signed")

@@ -1,0 +1,6 @@
+from hookprobe.runtime.ledger_client import AsyncDSMClient as AsyncDSMClient
+from hookprobe.runtime.ledger_client import DSMClient as DSMClient
+from hookprobe.runtime.ledger_faces import MerkleTree as MerkleTree
+from hookprobe.runtime.ledger_faces import bft_quorum_required as bft_quorum_required
+
+FACES: dict[str, str]
