@@ -37,6 +37,7 @@ COMMANDS = {
     "validator": "hookprobe.cli.run:validator",
     "verifier": "hookprobe.cli.verifier:verifier",
     "verify": "hookprobe.cli.evidence:verify",
+    "webhook": "hookprobe.cli.webhook:webhook",
 }
 
 

@@ -143,6 +143,7 @@ KEYS = (
     Key("api.anonymous", _choice("none", "reader"), "none", "what may be asked without a token"),
     Key("api.requests_per_s", _integer(1, 10_000), 20, "for each token or address"),
     Key("api.service", _text, "mssp-cloud", "what /api/v1/health calls this service"),
+    Key("webhooks.path", _text, "", "file of webhooks (dsm-webhooks.yaml); empty: none"),
     Key("limits.receive_per_wake", _integer(1, 1024), 64, "datagrams taken per wake"),
 )
 

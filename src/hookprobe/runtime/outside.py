@@ -1,4 +1,4 @@
-"""What a node shows and tells outside the mesh: the query API, if the operator wants it."""
+"""What a node shows and tells outside the mesh, if the operator wants that: API and webhooks."""
 
 import importlib.util
 from pathlib import Path
@@ -10,6 +10,10 @@ from hookprobe.errors import ConfigError
 from hookprobe.identity.directory import parse_address
 from hookprobe.runtime.api import ApiSettings
 from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.metrics import Meter
+from hookprobe.runtime.webhook_events import Sender
+from hookprobe.runtime.webhook_service import WebhookService
+from hookprobe.runtime.webhook_settings import read_hooks
 
 if TYPE_CHECKING:
     from hookprobe.runtime.api_server import ApiServer
@@ -47,3 +51,19 @@ def open_api(
     host, port = parse_address(listen, port_min=0)
     application = make_application(genesis, state, api_settings(config), clock)
     return ApiServer(application, Listening(host, port))
+
+
+def open_webhooks(
+    config: Config, sender: Sender, state: Path, clock: Clock, meter: Meter
+) -> WebhookService | None:
+    """Return the webhooks of a node; None where none are wanted.
+
+    Raises:
+        ConfigError: The file of webhooks is wrong.
+        HostError: It, or the deliveries that are kept, cannot be read.
+    """
+    name = config.text("webhooks.path")
+    if not name:
+        return None
+    hooks = read_hooks(config.file("webhooks.path"))
+    return WebhookService(hooks, sender, state, clock, meter)
