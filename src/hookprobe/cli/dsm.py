@@ -1,4 +1,4 @@
-"""`hookprobe dsm ...`: the ledger's query API as a process of its own."""
+"""`hookprobe dsm ...`: the ledger's query API as a process of its own, and the live view."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ import click
 
 from hookprobe.cli.configuration import config_option
 from hookprobe.cli.output import message
+from hookprobe.cli.top import top
 from hookprobe.config.load import load
 from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.runtime import folders, outside
@@ -32,3 +33,6 @@ def api(path: Path | None, listen: str | None) -> None:
     server = outside.open_api(settings, genesis, state, Clock(), where)
     message(f"http://{where}/api/v1/docs")
     server.run()
+
+
+dsm.add_command(top)
