@@ -1,6 +1,8 @@
 """`hookprobe dsm ...`: the ledger's query API as a process of its own, and the live view."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import click
@@ -31,8 +33,13 @@ def api(path: Path | None, listen: str | None) -> None:
     where = listen or settings.text("api.listen") or outside.LISTEN_DEFAULT
     state = settings.file("state.path")
     server = outside.open_api(settings, genesis, state, Clock(), where)
-    message(f"http://{where}/api/v1/docs")
-    server.run()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    port = server.start()
+    message(f"http://{where.rpartition(':')[0]}:{port}/api/v1/docs")
+    stop.wait()
+    server.stop()
 
 
 dsm.add_command(top)

@@ -182,10 +182,6 @@ class ApiServer:
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
 
-    def run(self) -> None:
-        """Serve in this thread until SIGTERM or SIGINT."""
-        self._server.run()
-
     def start(self) -> int:
         """Serve in a thread of its own and return the port.
 

@@ -1,5 +1,6 @@
 """What a node shows and tells outside the mesh, if the operator wants that: API and webhooks."""
 
+import asyncio
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +9,11 @@ from hookprobe.config.load import Config
 from hookprobe.dsm.genesis import Genesis
 from hookprobe.errors import ConfigError
 from hookprobe.identity.directory import parse_address
+from hookprobe.node.observations import Observation
 from hookprobe.runtime.api import ApiSettings
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.metrics import Meter
+from hookprobe.runtime.status import StatusBoard
 from hookprobe.runtime.webhook_events import Sender
 from hookprobe.runtime.webhook_service import WebhookService
 from hookprobe.runtime.webhook_settings import read_hooks
@@ -67,3 +70,60 @@ def open_webhooks(
         return None
     hooks = read_hooks(config.file("webhooks.path"))
     return WebhookService(hooks, sender, state, clock, meter)
+
+
+class Outside:
+    """Everything of that kind that one running node has.
+
+    Args:
+        config: The node's settings.
+        genesis: The chain's genesis document.
+        node: The node's name.
+        clock: Says what time it is.
+        board: Counts; it is told how many deliveries wait.
+
+    Raises:
+        ConfigError: The settings are wrong, or packages of the extra are not installed.
+        HostError: Files cannot be read.
+    """
+
+    def __init__(
+        self, config: Config, genesis: Genesis, node: str, clock: Clock, board: StatusBoard
+    ) -> None:
+        state, listen = config.file("state.path"), config.text("api.listen")
+        sender = Sender(node, genesis.chain_id().hex())
+        self._board = board
+        self._webhooks = open_webhooks(config, sender, state, clock, board.meter)
+        self._api = open_api(config, genesis, state, clock, listen) if listen else None
+
+    def report(self, observation: Observation) -> None:
+        """Take one observation."""
+        if self._webhooks is not None:
+            self._webhooks.report(observation)
+
+    def start(self) -> int | None:
+        """Begin to listen; returns the API's port, None where there is none.
+
+        Raises:
+            HostError: The address is taken or not ours.
+        """
+        return self._api.start() if self._api is not None else None
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        if self._webhooks is None:
+            await asyncio.Event().wait()
+        else:
+            await self._webhooks.run()
+
+    def count(self) -> None:
+        """Tell the board what waits."""
+        if self._webhooks is not None:
+            self._board.webhooks_waiting = self._webhooks.waiting
+
+    async def end(self) -> None:
+        """Stop: requests under way are answered, deliveries are kept."""
+        if self._api is not None:
+            await asyncio.to_thread(self._api.stop)
+        if self._webhooks is not None:
+            await self._webhooks.end()

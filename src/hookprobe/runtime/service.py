@@ -48,6 +48,7 @@ from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.folders import NodeFolder
 from hookprobe.runtime.keystore import read_roots
 from hookprobe.runtime.logs import JsonLog, Level
+from hookprobe.runtime.outside import Outside
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
@@ -72,6 +73,7 @@ class _Process:
     state: Path
     log: JsonLog
     files: FileService
+    outside: Outside
     device: DeviceHost | None
     desk: VerifierDesk | None
 
@@ -162,6 +164,9 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
         built = _build(role, config, folder, store)
         process = _join(built, config, folder, log, (store, egress))
         log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
+        port = process.outside.start()
+        if port is not None:
+            log.event("ApiStarted", Level.INFO, port=port)
         stop = _stop_event(stop_with_stdin)
         sensors = _Sensors(sensors_of(config), config.text("sensors.start"))
         await _serve(process, built.node, stop, sensors)
@@ -191,11 +196,13 @@ def _join(
     clock, genesis, node = Clock(), decode_genesis(folder.genesis), built.node
     validators = len(genesis.validators)
     role, state = config.text("dsm.node.role"), config.file("state.path")
-    board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators))
+    schedule = (genesis.start, genesis.epoch_duration_us)
+    board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators), schedule)
+    outside = Outside(config, genesis, folder.secrets.node, clock, board)
     socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
     carrier = _FileCarrier(node, clock)
     files = FileService(carrier, *_file_settings(config), clock)
-    observers = [log.report, board.report, files.report]
+    observers = [log.report, board.report, files.report, outside.report]
     device, desk = None, None
     if isinstance(node, EdgeNode) and built.machine is not None:
         device = DeviceHost(node, built.machine, clock, log.failed)
@@ -208,7 +215,7 @@ def _join(
     for speaker in (carrier, device, desk):
         if speaker is not None:
             speaker.execute = driver.execute
-    return _Process(driver, socket, board, clock, state, log, files, device, desk)
+    return _Process(driver, socket, board, clock, state, log, files, outside, device, desk)
 
 
 def _egress(config: Config) -> EgressRecord | None:
@@ -297,6 +304,7 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
     chores = [
         asyncio.create_task(_write_status(process)),
         asyncio.create_task(process.files.run()),
+        asyncio.create_task(process.outside.run()),
         _answer(process, file_control.SOCKET_FILE, file_control.answering(process.files)),
     ]
     if process.device is not None:
@@ -321,6 +329,7 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
         for task in (running, *chores):
             task.cancel()
         await process.files.end()
+        await process.outside.end()
         _write_board(process)
 
 
@@ -387,6 +396,7 @@ async def _write_status(process: _Process) -> None:
 
 def _write_board(process: _Process) -> None:
     # A status that cannot be written is no reason to stop protecting; the next try may work.
+    process.outside.count()
     with contextlib.suppress(HostError):
         document = process.board.document(process.clock.now(), process.socket.sent_bytes)
         status.write(process.state, document)
