@@ -1,9 +1,10 @@
 """Install the programs that tests drive, where we may; otherwise say what will not be tested.
 
 Suricata (for `hookprobe replay FILE.pcap`) is in Debian's backports suite for Debian 12 and in the
-main suite from Debian 13 on. As root this asks apt-get, with a source list of its own that is
-removed again; nothing else on the machine changes. swtpm and what compiles tpm2-pytss come from the
-main suite; tpm2-pytss goes into the virtual environment, from its hashed lock file.
+main suite from Debian 13 on; systemd-analyze reads the units that we ship. As root this asks
+apt-get, with a source list of its own that is removed again; nothing else on the machine changes.
+swtpm and what compiles tpm2-pytss come from the main suite; tpm2-pytss goes into the virtual
+environment, from its hashed lock file.
 """
 
 import importlib.util
@@ -19,6 +20,7 @@ PROGRAMS = {  # program: Debian packages
     "suricata": ("suricata",),
     "swtpm": ("swtpm", "libtss2-tcti-swtpm0"),
     "swtpm_setup": ("swtpm-tools",),
+    "systemd-analyze": ("systemd",),
 }
 COMPILING = ("gcc", "libc6-dev", "libtss2-dev", "pkg-config", "python3-dev")
 ROOT = Path(__file__).resolve().parents[1]

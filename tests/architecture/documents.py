@@ -4,11 +4,14 @@ import tomllib
 from pathlib import Path
 
 from hookprobe.config.schema import KEYS
+from hookprobe.runtime.metrics import METRICS
+from hookprobe.runtime.webhook_events import KINDS
 
 ROOT = Path(__file__).parents[2]
 STATUS_SOURCE = ROOT / "docs/status.toml"
 STATUS_PAGE = ROOT / "docs/status.md"
 KEYS_PAGE = ROOT / "docs/reference/configuration.md"
+EVENTS_PAGE = ROOT / "docs/reference/metrics.md"
 STATES = {"works": "✓ works", "part": "◐ in part", "absent": "○ not yet"}
 
 _STATUS_HEAD = """# Status
@@ -29,6 +32,19 @@ in this table is an error.
 
 | key | default | meaning |
 |---|---|---|
+"""
+_EVENTS_HEAD = """# Metrics and events
+
+Generated from the tables of the program. Every value of a label is in the list.
+
+| metric | kind | label | meaning |
+|---|---|---|---|
+"""
+_WEBHOOKS_HEAD = """
+## Webhook events
+
+| event | meaning |
+|---|---|
 """
 
 
@@ -66,10 +82,24 @@ def keys_page() -> str:
     return _KEYS_HEAD + "\n".join(rows) + "\n"
 
 
+def events_page() -> str:
+    """Return docs/reference/metrics.md."""
+    rows = [
+        f"| `{metric.name}` | {metric.kind.value} |"
+        f" {f'{metric.label}: ' + ', '.join(metric.words) if metric.label else ''} |"
+        f" {metric.about} |"
+        for metric in METRICS
+    ]
+    events = sorted((kind.name, kind.about) for kind in KINDS.values())
+    told = [f"| `{name}` | {about} |" for name, about in events]
+    return _EVENTS_HEAD + "\n".join(rows) + "\n" + _WEBHOOKS_HEAD + "\n".join(told) + "\n"
+
+
 def main() -> None:
     """Write the pages."""
     STATUS_PAGE.write_text(status_page(), encoding="utf-8")
     KEYS_PAGE.write_text(keys_page(), encoding="utf-8")
+    EVENTS_PAGE.write_text(events_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

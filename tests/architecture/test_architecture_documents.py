@@ -27,6 +27,7 @@ def test_generated_pages_are_current() -> None:
     command = "python -m tests.architecture.documents"
     assert documents.STATUS_PAGE.read_text(encoding="utf-8") == documents.status_page(), command
     assert documents.KEYS_PAGE.read_text(encoding="utf-8") == documents.keys_page(), command
+    assert documents.EVENTS_PAGE.read_text(encoding="utf-8") == documents.events_page(), command
 
 
 @pytest.mark.parametrize("entry", documents.capabilities(), ids=lambda entry: str(entry["name"]))

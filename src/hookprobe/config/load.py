@@ -46,6 +46,9 @@ class Config:
         assert isinstance(value, int), path
         return value
 
+    def flag(self, path: str) -> bool:
+        return self.values[path] == "true"
+
     def texts(self, path: str) -> tuple[str, ...]:
         value = self.values[path]
         assert isinstance(value, tuple), path

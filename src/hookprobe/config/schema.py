@@ -87,14 +87,68 @@ def _texts(value: object) -> Value:
     return tuple(items)
 
 
+def _flag(value: object) -> Value:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value not in {"true", "false"}:
+        raise MalformedError("must be true or false")
+    return str(value)
+
+
+def _absent(what: str) -> Callable[[object], Value]:
+    """Return the parser of a switch for what this version does not have: it can only be off."""
+
+    def parse(value: object) -> Value:
+        if _flag(value) == "true":
+            raise MalformedError(f"{what}; leave it false")
+        return "false"
+
+    return parse
+
+
+def _backend(*others: str) -> Callable[[object], Value]:
+    def parse(value: object) -> Value:
+        if value in others:
+            raise MalformedError(f"this version has no {value}; sqlite is the one there is")
+        return _choice("sqlite")(value)
+
+    return parse
+
+
+def _role(value: object) -> Value:
+    if value == "both":
+        raise MalformedError(
+            "both: run an edge and a validator, each with a file and name of its own"
+        )
+    return _choice("edge", "validator", "verifier")(value)
+
+
+def _registers(value: object) -> Value:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise MalformedError("must be a list of numbers from 0 to 23")
+    return tuple(str(_integer(0, 23)(item)) for item in items)
+
+
+def _words(*names: str) -> Callable[[object], Value]:
+    def parse(value: object) -> Value:
+        found = _texts(value)
+        if not isinstance(found, tuple) or any(item not in names for item in found):
+            raise MalformedError(f"must be a list of: {', '.join(names)}")
+        return found
+
+    return parse
+
+
 def _node_id(value: object) -> Value:
     return parse_node_id(value)
 
 
 def _quorum(value: object) -> Value:
     # The documents of the mesh show this key as a float. It is read so that those files work, and
-    # refused where it would be lower than the only safe quorum, n - (n-1)//3, for some n.
-    if not isinstance(value, int | float | str):
+    # refused where it would be lower than the only safe quorum, n - (n-1)//3: here for every n, in
+    # `config/agreement.py` for the n of the mesh.
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
         raise MalformedError("must be a number")
     try:
         threshold = float(value)
@@ -102,7 +156,7 @@ def _quorum(value: object) -> Value:
         raise MalformedError("must be a number") from error
     if not 0.67 <= threshold <= 1:
         raise MalformedError("a quorum below two thirds is not safe; leave the key out")
-    return "n-f"
+    return str(value)
 
 
 FILE_EXTENSIONS = (
@@ -113,8 +167,103 @@ FILE_EXTENSIONS = (
 KEYS = (
     Key("profile", _choice(*PROFILES), "guardian", "tier: sets limits that suit the hardware"),
     Key("dsm.node.id", _node_id, "node", "this node's name; must be that of its key file"),
-    Key("dsm.node.role", _choice("edge", "validator", "verifier"), "edge", "what this node does"),
-    Key("dsm.consensus.quorum_threshold", _quorum, "n-f", "read for old files; always n-f"),
+    Key("dsm.node.role", _role, "edge", "what this node does: edge, validator or verifier"),
+    Key("dsm.tpm.enabled", _flag, "false", "read for old files; must fit identity.tpm"),
+    Key("dsm.tpm.key_path", _text, "", "read for old files; a TPM keeps its key itself"),
+    Key(
+        "dsm.tpm.pcr_indices",
+        _registers,
+        ("0", "1", "2", "3", "7"),
+        "read for old files; these are quoted",
+    ),
+    Key("dsm.validator.enabled", _flag, "false", "read for old files; must fit dsm.node.role"),
+    Key(
+        "dsm.validator.certificate_path",
+        _text,
+        "",
+        "the node's certificate; empty: enrolment.json in identity.path",
+    ),
+    Key(
+        "dsm.consensus.epoch_duration",
+        _integer(0, 86_400),
+        0,
+        "seconds; must be those of genesis.json; 0: as it says",
+    ),
+    Key(
+        "dsm.consensus.quorum_threshold",
+        _quorum,
+        "n-f",
+        "read for old files; the quorum is n-f, and a lower one is refused",
+    ),
+    Key(
+        "dsm.consensus.signature_timeout",
+        _integer(0, 600),
+        0,
+        "say so when no quorum for, s; 0: as dsm.quorum_alarm_ms says",
+    ),
+    Key(
+        "dsm.storage.microblocks.backend",
+        _backend("rocksdb", "leveldb"),
+        "sqlite",
+        "where blocks are kept: in state.path",
+    ),
+    Key(
+        "dsm.storage.microblocks.path",
+        _text,
+        "",
+        "folder of blocks; only with a backend other than sqlite",
+    ),
+    Key(
+        "dsm.storage.checkpoints.backend",
+        _backend("postgresql"),
+        "sqlite",
+        "where checkpoints are kept: in state.path",
+    ),
+    Key(
+        "dsm.storage.checkpoints.table",
+        _choice("dsm_checkpoints"),
+        "dsm_checkpoints",
+        "the table's name; only with a server",
+    ),
+    Key(
+        "dsm.gossip.port",
+        _integer(0, 65_535),
+        0,
+        "UDP port in place of that of htp.listen; 0: as that says",
+    ),
+    Key(
+        "dsm.gossip.bootstrap_nodes",
+        _texts,
+        (),
+        "host:port of validators; each must be one of directory.json, which decides",
+    ),
+    Key("dsm.gossip.max_peers", _integer(1, 100_000), 1_000, "edges that a validator takes"),
+    Key("dsm.integrations.pod_006.enabled", _flag, "true", "follow the sensors' files"),
+    Key(
+        "dsm.integrations.pod_006.events",
+        _words("ids_alert", "threat_detected"),
+        ("ids_alert",),
+        "what becomes blocks; threat_detected is told as ids_alert",
+    ),
+    Key(
+        "dsm.integrations.pod_007.enabled",
+        _absent("this version does not mitigate"),
+        "false",
+        "write mitigations down",
+    ),
+    Key(
+        "dsm.integrations.pod_007.events",
+        _words("mitigation_applied"),
+        ("mitigation_applied",),
+        "which of them; only with dsm.integrations.pod_007.enabled",
+    ),
+    Key("dsm.integrations.pod_005.metrics_export", _flag, "true", "answer /metrics in the API"),
+    Key(
+        "dsm.integrations.pod_005.dashboard",
+        _choice("DSM Mesh Overview"),
+        "DSM Mesh Overview",
+        "deploy/grafana/dsm-mesh-overview.json",
+    ),
     Key("state.path", _text, "state", "folder of ledger and status; relative to the file"),
     Key("identity.path", _text, ".", "folder of node.key, genesis.json and directory.json"),
     Key("identity.tpm", _text, "", "this host's TPM, as device:/dev/tpmrm0; empty: none"),

@@ -102,11 +102,13 @@ class ApiSettings:
         anonymous: Whether anybody may read what role reader may.
         requests_per_s: For each caller, with one second of burst.
         service: What /api/v1/health calls this service.
+        metrics: Whether /metrics is answered.
     """
 
     anonymous: bool = False
     requests_per_s: int = 20
     service: str = "mssp-cloud"
+    metrics: bool = True
 
 
 class Door(Protocol):
@@ -203,6 +205,10 @@ class Api:
                 service = self._settings.service
                 return _json({"status": "ok", "service": service, "version": "1.0-Liberty"})
             case "metrics":
+                if not self._settings.metrics:
+                    raise NotFoundError(
+                        "no metrics here", hint="dsm.integrations.pod_005.metrics_export"
+                    )
                 return self._sources.render(self._sources.status(), question.now)
             case "openapi":
                 return _json(api_routes.openapi())

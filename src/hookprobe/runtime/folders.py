@@ -62,8 +62,12 @@ class NodeFolder:
     directory: bytes
 
 
-def read_node(folder: Path) -> NodeFolder:
+def read_node(folder: Path, enrolment: Path | None = None) -> NodeFolder:
     """Read a node's documents.
+
+    Args:
+        folder: Where they are.
+        enrolment: The node's certificate, where it is kept apart.
 
     Raises:
         HostError: One is missing, unreadable or readable by others.
@@ -71,7 +75,7 @@ def read_node(folder: Path) -> NodeFolder:
     """
     return NodeFolder(
         secrets=load_secrets(folder),
-        enrolment=read_file(folder / ENROLMENT_FILE, limit=_ENROLMENT_MAX_BYTES),
+        enrolment=read_file(enrolment or folder / ENROLMENT_FILE, limit=_ENROLMENT_MAX_BYTES),
         genesis=read_file(folder / GENESIS_FILE, limit=GENESIS_MAX_BYTES),
         directory=read_file(folder / DIRECTORY_FILE, limit=DIRECTORY_MAX_BYTES),
     )

@@ -32,6 +32,7 @@ def api_settings(config: Config) -> ApiSettings:
         anonymous=config.text("api.anonymous") == "reader",
         requests_per_s=config.integer("api.requests_per_s"),
         service=config.text("api.service"),
+        metrics=config.flag("dsm.integrations.pod_005.metrics_export"),
     )
 
 

@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hookprobe.config import agreement
+from hookprobe.config.agreement import MeshFacts
 from hookprobe.config.load import Config
+from hookprobe.crypto.signing import Ed25519
 from hookprobe.detection.address import HOME_NETWORKS
 from hookprobe.detection.config import DetectionConfig, IncidentConfig
 from hookprobe.detection.event import Format, Sensor
@@ -21,6 +24,7 @@ from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.errors import ConfigError, HostError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, RefusedReason, SendRefused
+from hookprobe.identity import directory as directories
 from hookprobe.identity.directory import parse_address
 from hookprobe.neuro.backends.selection import load_backend
 from hookprobe.neuro.config import NeuroConfig
@@ -54,7 +58,7 @@ from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
 from hookprobe.runtime.verifier_desk import VerifierDesk
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, Duration
+from hookprobe.wire.instant import MILLISECOND, SECOND, Duration
 
 TAIL_EVERY_S = 0.05
 STATUS_EVERY_S = 1.0
@@ -92,7 +96,8 @@ def settings_of(config: Config) -> Settings:
     ledger = LedgerConfig(
         cut_grace_us=config.integer("dsm.propose_grace_ms") * MILLISECOND,
         view_timeout_us=config.integer("dsm.view_timeout_ms") * MILLISECOND,
-        quorum_alarm_us=config.integer("dsm.quorum_alarm_ms") * MILLISECOND,
+        quorum_alarm_us=_quorum_alarm_us(config),
+        edges_max=config.integer("dsm.gossip.max_peers"),
         epoch_gap_us=config.integer("dsm.epoch_gap_ms") * MILLISECOND,
     )
     answering = config.text("dsm.node.role") in {"validator", "verifier"}
@@ -108,8 +113,30 @@ def settings_of(config: Config) -> Settings:
     return Settings(ledger, transport, detection, neuro)
 
 
+def _quorum_alarm_us(config: Config) -> int:
+    seconds = config.integer("dsm.consensus.signature_timeout")
+    return seconds * SECOND if seconds else config.integer("dsm.quorum_alarm_ms") * MILLISECOND
+
+
+def listening_of(config: Config) -> Address:
+    """Return the UDP address to listen on."""
+    host, port = parse_address(config.texts("htp.listen")[0], port_min=0)
+    return Address(host, config.integer("dsm.gossip.port") or port)
+
+
+def _check_agreement(config: Config, folder: NodeFolder) -> None:
+    genesis = decode_genesis(folder.genesis)
+    directory = directories.accept(folder.directory, genesis.ca_keys, Ed25519(), Clock().now())
+    addresses = [address for peer in directory.validators() for address in peer.addresses]
+    agreement.check(
+        config, MeshFacts(len(genesis.validators), genesis.epoch_duration_us, addresses)
+    )
+
+
 def sensors_of(config: Config) -> dict[str, Sensor]:
     """Return the sensor files to follow: path to what writes it."""
+    if not config.flag("dsm.integrations.pod_006.enabled"):
+        return {}
     found = {
         str(config.folder / path): Sensor("suricata") for path in config.texts("sensors.suricata")
     }
@@ -151,11 +178,14 @@ def run(config: Config, role: str, log: JsonLog, *, stop_with_stdin: bool = Fals
 
 
 async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -> None:
-    folder = folders.read_node(config.file("identity.path"))
+    certificate = config.text("dsm.validator.certificate_path")
+    enrolment = config.folder / certificate if certificate else None
+    folder = folders.read_node(config.file("identity.path"), enrolment)
     if folder.secrets.node != config.text("dsm.node.id"):
         raise ConfigError(
             [f"dsm.node.id: is {config.text('dsm.node.id')}, the key file is of another node"]
         )
+    _check_agreement(config, folder)
     state = config.file("state.path")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = SqliteStore(state)
@@ -199,7 +229,7 @@ def _join(
     schedule = (genesis.start, genesis.epoch_duration_us)
     board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators), schedule)
     outside = Outside(config, genesis, folder.secrets.node, clock, board)
-    socket = UdpSocket(Address(*parse_address(config.texts("htp.listen")[0], port_min=0)))
+    socket = UdpSocket(listening_of(config))
     carrier = _FileCarrier(node, clock)
     files = FileService(carrier, *_file_settings(config), clock)
     observers = [log.report, board.report, files.report, outside.report]

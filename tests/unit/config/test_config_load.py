@@ -61,7 +61,7 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
 
 def test_the_quorum_cannot_be_lowered(tmp_path: Path) -> None:
     path = write(tmp_path, "dsm: {consensus: {quorum_threshold: 0.67}}\n")
-    assert load(path, {}, {}).text("dsm.consensus.quorum_threshold") == "n-f"
+    assert load(path, {}, {}).text("dsm.consensus.quorum_threshold") == "0.67"
     for value in ("0.66", "0.5", "2", "true-ish"):
         path = write(tmp_path, f"dsm: {{consensus: {{quorum_threshold: {value}}}}}\n")
         with pytest.raises(ConfigError, match="quorum"):

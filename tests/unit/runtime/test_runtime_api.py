@@ -308,6 +308,12 @@ def test_health_is_exactly_what_the_guide_says() -> None:
     assert desk.ask("/readyz", "").status == 503
 
 
+def test_metrics_can_be_kept_back() -> None:
+    assert Desk().ask("/metrics", "").status == 200
+    kept = Desk(ApiSettings(metrics=False))
+    assert kept.fail("/metrics", "") == (404, "E-NOT-FOUND")
+
+
 def test_the_description_has_every_route_and_every_parameter(desk: Desk) -> None:
     document = desk.get("/api/v1/openapi.json", "")
     assert document["openapi"].startswith("3.1")

@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,6 +201,20 @@ def test_signatures_are_those_of_standard_webhooks(
     secret: str, name: str, seconds: str, body: str, wanted: str
 ) -> None:
     assert sign(base64.b64decode(secret), Parcel(name, body.encode()), seconds) == wanted
+
+
+def test_the_receiver_in_the_documents_checks_what_we_send() -> None:
+    page = Path(__file__).parents[3] / "docs/operate/webhooks.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    now, body = Clock().now(), b'{"a":1}'
+    headers = headers_of(hook_of("https://x", secret=SECRET), Parcel("msg_1", body), now)
+    assert names["check"](SECRET_TEXT, headers, body) is True
+    assert names["check"](SECRET_TEXT, headers, body + b" ") is False
+    assert names["check"](SECRET_TEXT, headers | {"webhook-id": "msg_2"}, body) is False
+    old = headers_of(hook_of("https://x", secret=SECRET), Parcel("msg_1", body), Instant(0))
+    assert names["check"](SECRET_TEXT, old, body) is False
 
 
 def hook_of(url: str, **more: object) -> Hook:
