@@ -8,14 +8,32 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hookprobe.dsm import DSMClient
-from hookprobe.errors import UnauthorizedError, VerificationError
+from hookprobe.dsm import (
+    ConsensusEngine,
+    DSMClient,
+    DSMNode,
+    DSMValidator,
+    NodeIdentity,
+    ValidatorRegistry,
+)
+from hookprobe.dsm.microblock import parse_block
+from hookprobe.errors import (
+    ConfigError,
+    MalformedError,
+    NotFoundError,
+    RemoteError,
+    UnauthorizedError,
+    UnavailableError,
+    VerificationError,
+)
+from hookprobe.runtime.ledger_answers import read_block, show_block
 from hookprobe.runtime.local_mesh import LocalMesh, MeshShape
 from hookprobe.runtime.webhook_post import Parcel, sign
 
@@ -112,6 +130,67 @@ def look_at(settings: str, port: int, chain: Path) -> None:
         client.get_checkpoint(0)
 
 
+def report(folder: Path) -> None:
+    """What a program beside an edge does, in the words of the documents."""
+    edge = DSMNode("edge-1", folder / "edge-1" / "node.key")
+    block = edge.create_microblock(payload=event_fields(), event_type="mitigation")
+    assert block["event_type"] == "mitigation"
+    alert = edge.create_microblock(payload=event_fields(), event_type="ids_alert")
+    assert alert["prev"] == block["id"]
+    edge.announce(alert)
+    with pytest.raises(NotFoundError):
+        DSMNode("validator-1", folder / "validator-1").announce(edge_block_of_nobody(alert))
+    wrong: tuple[dict[str, Any], ...] = (
+        {"src_ip": "203.0.113.66"},
+        event_fields() | {"src_ip": "203.0.113.66"},
+        {},
+    )
+    for payload in wrong:
+        with pytest.raises(MalformedError):
+            edge.create_microblock(payload=payload, event_type="ids_alert")
+    with pytest.raises(MalformedError):
+        edge.create_microblock(payload=event_fields(), event_type="enrol")
+    with pytest.raises(ConfigError):
+        DSMNode("edge-2", folder / "edge-1")
+
+
+def edge_block_of_nobody(block: dict[str, Any]) -> dict[str, Any]:
+    """The same block with another text, and so another id."""
+    signed, _ = read_block(block)
+    other = parse_block(replace(signed.block, seq=10_000).encode(), signed.signature)
+    return show_block(other)
+
+
+def agree(folder: Path) -> None:
+    """Validators, their registry and their engine, in the words of the documents."""
+    genesis = folder / "genesis.json"
+    validator = DSMValidator("validator-1", folder / "validator-1" / "node.key")
+    checkpoint = validator.build_checkpoint(epoch=1)
+    checkpoint["ranges_hidden"] = 0
+    engine = ConsensusEngine(genesis, quorum_threshold=0.67)
+    assert engine.quorum == 1
+    assert engine.collect_validator_signatures(checkpoint) == checkpoint
+    certificate: Any = checkpoint["certificate"]
+    forged = {
+        **checkpoint,
+        "agg_signature": "00" * 96,
+        "certificate": {**certificate, "signature": "00" * 96},
+    }
+    with pytest.raises(RemoteError):
+        engine.collect_validator_signatures(forged)
+    with pytest.raises(UnavailableError):
+        validator.build_checkpoint(epoch=10**9, timeout_s=0)
+    with pytest.raises(UnauthorizedError):
+        DSMValidator("edge-1", folder / "edge-1")
+    identity = NodeIdentity(folder / "edge-1")
+    assert identity.node_id == "edge-1"
+    assert identity.attest()["attestation"] == "software-attested"
+    registry = ValidatorRegistry(genesis)
+    assert list(registry.validators) == ["validator-1"]
+    with pytest.raises(UnavailableError):
+        registry.apply_for_validator(identity)
+
+
 def beside(settings: str) -> None:
     """The API as a process of its own, reading while the node writes."""
     process = subprocess.Popen(
@@ -153,6 +232,8 @@ def test_a_node_seen_from_outside(
             await until(lambda: told[-2:] and not held(told[-1]) and any(map(held, told)))
             await asyncio.to_thread(look_at, settings, api, genesis)
             await asyncio.to_thread(beside, settings)
+            await asyncio.to_thread(report, mesh.folder)
+            await asyncio.to_thread(agree, mesh.folder)
             (row,) = json.loads(f"[{hookprobe('dsm', 'top', '-c', settings, '--count', '1')}]")
             assert row["state"] == "running"
             assert row["votes_finalize"] > 0
@@ -182,6 +263,25 @@ def kinds(told: list[dict[str, Any]]) -> set[str]:
 def held(event: dict[str, Any]) -> bool:
     """Whether a checkpoint holds more than nothing."""
     return bool(event["data"].get("microblock_count"))
+
+
+def event_fields() -> dict[str, Any]:
+    """A shared event, as another program of the host would make it."""
+    start = 1_700_000_000 // 300 * 300 * 1_000_000
+    return {
+        "v": 1,
+        "event_id": "ab" * 32,
+        "sensor": "other",
+        "severity": "high",
+        "category": "malware",
+        "signature_id": 1,
+        "techniques": [],
+        "count": 1,
+        "threat_score": 70,
+        "window_start": start,
+        "window_end": start + 300_000_000,
+        "indicators": [],
+    }
 
 
 def sample() -> bytes:

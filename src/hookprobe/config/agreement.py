@@ -70,13 +70,19 @@ def _consensus(config: Config, mesh: MeshFacts) -> list[str]:
             f"dsm.consensus.epoch_duration: {duration_s} s, the mesh agreed on {float(agreed):g} s"
         )
     threshold = config.text("dsm.consensus.quorum_threshold")
-    if threshold != "n-f":
-        size = mesh.validators
-        needed = size - (size - 1) // 3
-        asked = ceil(Fraction(threshold) * size)
-        if asked < needed:
-            problems.append(
-                f"dsm.consensus.quorum_threshold: {threshold} of {size} validators are {asked},"
-                f" {needed} are needed to be safe"
-            )
-    return problems
+    problem = quorum_problem(threshold, mesh.validators) if threshold != "n-f" else ""
+    return [*problems, *([f"dsm.consensus.quorum_threshold: {problem}"] if problem else [])]
+
+
+def quorum_problem(threshold: str, size: int) -> str:
+    """Return why a threshold is not safe for so many validators; empty where it is.
+
+    Args:
+        threshold: A share of them as a decimal number.
+        size: How many there are.
+    """
+    needed = size - (size - 1) // 3
+    asked = ceil(Fraction(threshold) * size)
+    if asked < needed:
+        return f"{threshold} of {size} validators are {asked}, {needed} are needed to be safe"
+    return "" if asked <= size else f"{threshold} is more than all validators"

@@ -8,8 +8,13 @@ import importlib
 
 FACES = {
     "AsyncDSMClient": "hookprobe.runtime.ledger_client:AsyncDSMClient",
+    "ConsensusEngine": "hookprobe.runtime.ledger_faces:ConsensusEngine",
     "DSMClient": "hookprobe.runtime.ledger_client:DSMClient",
+    "DSMNode": "hookprobe.runtime.ledger_faces:DSMNode",
+    "DSMValidator": "hookprobe.runtime.ledger_faces:DSMValidator",
     "MerkleTree": "hookprobe.runtime.ledger_faces:MerkleTree",
+    "NodeIdentity": "hookprobe.runtime.ledger_faces:NodeIdentity",
+    "ValidatorRegistry": "hookprobe.runtime.ledger_faces:ValidatorRegistry",
     "bft_quorum_required": "hookprobe.runtime.ledger_faces:bft_quorum_required",
 }
 

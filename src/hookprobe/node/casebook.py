@@ -41,7 +41,7 @@ class Casebook:
 
     def __init__(self, reader: StoreReader) -> None:
         self._told: OrderedDict[bytes, tuple[int, bool]] = OrderedDict()
-        self._waiting: deque[Case] = deque()
+        self._waiting: deque[Case | None] = deque()
         rows = reader.scan(Table.NODE, _PREFIX, _PREFIX + b"\xff" * 41, 2 * MARKS_MAX)
         for key, value in rows:
             fields = Reader(value, "stored incident mark")
@@ -69,6 +69,10 @@ class Casebook:
         self._told[_row(case.incident)] = (case.incident.count, case.final)
         self._waiting.append(case)
 
+    def expect_foreign(self) -> None:
+        """Note that an event of another program, no incident of ours, was handed to the ledger."""
+        self._waiting.append(None)
+
     def mark(self, effects: Sequence[Effect]) -> tuple[list[Effect], list[IncidentRecorded]]:
         """Put the marks of the blocks just written into their batch.
 
@@ -83,6 +87,8 @@ class Casebook:
                 batch_at = at
             elif isinstance(effect, BlockAppended) and effect.signed.block.event_type == EVENT_TYPE:
                 case = self._waiting.popleft()
+                if case is None:
+                    continue
                 batch = marked[batch_at]
                 assert isinstance(batch, Persist), "a block is announced behind its batch"
                 marked[batch_at] = Persist((*batch.writes, self._write(case), *self._forget()))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from hookprobe.detection.config import DetectionConfig
 from hookprobe.detection.incident import Incident, IncidentClosed, IncidentOpened
 from hookprobe.detection.pipeline import Counts, Detection, DetectionEffect, LineRefused
-from hookprobe.detection.privacy import anonymize
+from hookprobe.detection.privacy import SharedEvent, anonymize
 from hookprobe.detection.stream import LineSkipped
 from hookprobe.dsm.chain import Event
 from hookprobe.dsm.edge import EdgeLedger
@@ -150,6 +150,17 @@ class EdgeNode:
                 seen = self._detection.receive_line(feed.sensor, item.data, item.position, now)
                 effects += self._react(seen, now)
         return effects + self._keep_place(now)
+
+    def record(self, event_type: str, event: SharedEvent, now: Instant) -> list[Effect]:
+        """Write down an event that another program of this host gives.
+
+        Raises:
+            UnavailableError: Too many events wait, for the own head is not known yet.
+        """
+        written = carried(self.ledger.append([Event(event_type, event.encode())], now))
+        if event_type == EVENT_TYPE:
+            self._casebook.expect_foreign()
+        return self._told(self._links.carry(written, now))
 
     def receive_preamble(self, path: str, head: bytes, now: Instant) -> list[Effect]:
         """Take a log's header lines again, before reading goes on in the middle of the file."""

@@ -41,7 +41,14 @@ from hookprobe.node.host import Effect, FileNode, Node
 from hookprobe.node.observations import Observation
 from hookprobe.node.sensors import Place
 from hookprobe.node.verifier import VerifierNode
-from hookprobe.runtime import control, file_control, folders, status, verifier_desk
+from hookprobe.runtime import (
+    control,
+    file_control,
+    folders,
+    record_desk,
+    status,
+    verifier_desk,
+)
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.device_host import DeviceHost, Machine, machine_of, read_history
 from hookprobe.runtime.driver import Driver
@@ -53,6 +60,7 @@ from hookprobe.runtime.folders import NodeFolder
 from hookprobe.runtime.keystore import read_roots
 from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.runtime.outside import Outside
+from hookprobe.runtime.record_desk import RecordDesk
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
@@ -80,6 +88,7 @@ class _Process:
     outside: Outside
     device: DeviceHost | None
     desk: VerifierDesk | None
+    recorder: RecordDesk | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +242,9 @@ def _join(
     carrier = _FileCarrier(node, clock)
     files = FileService(carrier, *_file_settings(config), clock)
     observers = [log.report, board.report, files.report, outside.report]
-    device, desk = None, None
+    device, desk, recorder = None, None, None
+    if isinstance(node, EdgeNode):
+        recorder = RecordDesk(node, clock)
     if isinstance(node, EdgeNode) and built.machine is not None:
         device = DeviceHost(node, built.machine, clock, log.failed)
     if isinstance(node, VerifierNode):
@@ -242,10 +253,11 @@ def _join(
     driver = Driver(node, socket, kept[0], clock, _each(observers), kept[1])
     if device is not None:
         driver.perform = device.perform
-    for speaker in (carrier, device, desk):
+    for speaker in (carrier, device, desk, recorder):
         if speaker is not None:
             speaker.execute = driver.execute
-    return _Process(driver, socket, board, clock, state, log, files, outside, device, desk)
+    desks = (device, desk, recorder)
+    return _Process(driver, socket, board, clock, state, log, files, outside, *desks)
 
 
 def _egress(config: Config) -> EgressRecord | None:
@@ -341,6 +353,8 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
         chores.append(asyncio.create_task(process.device.run()))
     if process.desk is not None:
         chores.append(_answer(process, verifier_desk.SOCKET_FILE, process.desk.perform))
+    if process.recorder is not None:
+        chores.append(_answer(process, record_desk.SOCKET_FILE, process.recorder.perform))
     if isinstance(node, EdgeNode):
         chores += [
             asyncio.create_task(_follow(process, node, path, sensors.start))
