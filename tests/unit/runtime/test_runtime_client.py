@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.unit.runtime.api_mesh import EDGE, EVENTS, Desk, event
 
 from hookprobe.dsm import DSMClient
+from hookprobe.dsm.microblock import sign_block
 from hookprobe.errors import (
     ConfigError,
     HookProbeError,
@@ -23,6 +25,7 @@ from hookprobe.errors import (
     VerificationError,
 )
 from hookprobe.runtime import ledger_client
+from hookprobe.runtime.ledger_answers import read_block, show_block
 from hookprobe.runtime.ledger_client import AsyncDSMClient, HttpFetch
 
 Document = dict[str, Any]
@@ -160,6 +163,15 @@ def other_block(path: str, document: Document) -> Document:
     return document
 
 
+def other_text(path: str, document: Document) -> Document:
+    if "/blocks/" in path:
+        items = Server().desk.get("/api/v1/microblocks?event_type=ids_alert")["items"]
+        document["block"] = {
+            name: value for name, value in items[2].items() if name not in {"epoch", "index"}
+        }
+    return document
+
+
 def other_epoch(path: str, document: Document) -> Document:
     if path.startswith("/api/v1/checkpoints/") and "/blocks/" not in path:
         return Server()("/api/v1/checkpoints/0")
@@ -179,6 +191,7 @@ LIES: dict[str, Lie] = {
     "a path changed": change("path", 0, to=flip),
     "a block changed": change("block", "canonical", to=lambda text: text.replace(EDGE, "edgy")),
     "a block's field changed": change("block", "event_type", to=lambda _: "mitigation"),
+    "another block's text under the right path": other_text,
     "certificate cut short": change("certificate", "signature", to=lambda text: text[:-2]),
     "certificate changed": change("certificate", "signature", to=flip),
     "a voter left out": change("certificate", "bitmap", to=one_voter_less),
@@ -207,6 +220,7 @@ CHECKPOINT_LIES: dict[str, Lie] = {
     "the checkpoint of another epoch": other_epoch,
     "ranges left out": change("ranges", to=lambda ranges: ranges[:-1]),
     "a range changed": change("ranges", 0, "last", to=lambda last: last - 1),
+    "another head of a range": change("ranges", 0, "head", to=flip),
     "another range shown": change("included_ranges", EDGE, to=lambda _: [1, 999]),
     "another root shown": change("merkle_root", to=flip),
     "another time shown": change("timestamp", to=lambda text: text.replace("2023", "2024")),
@@ -264,6 +278,21 @@ def test_a_lie_about_blocks_is_found_out(lie: Lie) -> None:
     assert len(client_of().get_microblocks(EDGE)) == EVENTS + 2
     with pytest.raises((VerificationError, MalformedError)):
         client_of(lie).get_microblocks(EDGE)
+
+
+def test_a_block_of_another_branch_does_not_fit() -> None:
+    """The node itself signed two blocks with one number: both hold, but not in one run."""
+
+    def lie(path: str, document: Document) -> Document:
+        if "items" in document:
+            signed, _ = read_block(document["items"][3])
+            signer = Server().desk.net.mesh.keys.signer(EDGE)
+            twin = sign_block(replace(signed.block, prev=b"\x05" * 32), signer)
+            document["items"][3] = show_block(twin)
+        return document
+
+    with pytest.raises(VerificationError, match="does not follow"):
+        client_of(lie).get_microblocks(EDGE, start_seq=1, end_seq=4)
 
 
 def test_another_nodes_blocks_are_not_taken() -> None:
