@@ -16,6 +16,7 @@ GOALS = {
     "finality n=10, loopback UDP, p50": ("≤", 120.0),
     "inclusion proofs verified": ("≥", 90_000.0),
     "bundle verification / one BLS verification": ("≥", 0.75),
+    "proofs checked / BLS checks": ("≥", 0.75),
     "edge process memory": ("≤", 60.0),
     "EVE lines parsed": ("≥", 50_000.0),
     "HTP handshakes answered, hybrid": ("≥", 3_000.0),
