@@ -90,7 +90,7 @@ def events_page() -> str:
         f" {metric.about} |"
         for metric in METRICS
     ]
-    events = sorted((kind.name, kind.about) for kind in KINDS.values())
+    events = sorted((kind.name, kind.about) for kinds in KINDS.values() for kind in kinds)
     told = [f"| `{name}` | {about} |" for name, about in events]
     return _EVENTS_HEAD + "\n".join(rows) + "\n" + _WEBHOOKS_HEAD + "\n".join(told) + "\n"
 

@@ -271,11 +271,11 @@ class ValidatorRegistry:
         }
 
     def apply_for_validator(self, node_identity: NodeIdentity) -> None:
-        """Refuse: this version's validator set is that of the genesis document.
+        """Refuse: an application stands in the applicant's own chain, which only it can write.
 
         Raises:
             UnavailableError: Always.
         """
         raise UnavailableError(
-            f"{node_identity.node_id} cannot apply: this version does not change validator sets"
+            f"{node_identity.node_id}: applications are not made from beside a node"
         )

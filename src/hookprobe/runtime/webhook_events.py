@@ -28,12 +28,14 @@ class EventKind:
         about: One line for people.
         data: What is told of an observation.
         text: The same in one sentence.
+        when: Which observations of its type are this event.
     """
 
     name: str
     about: str
     data: Callable[[Any], dict[str, object]]
     text: Callable[[Any], str]
+    when: Callable[[Any], bool] = lambda _: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,76 +48,96 @@ class Event:
     at: Instant
 
 
-KINDS: Mapping[type[object], EventKind] = {
-    ledger.CheckpointFinalized: EventKind(
-        "checkpoint_finalized",
-        "An epoch is decided.",
-        lambda seen: {
-            "epoch": seen.epoch,
-            "hash": seen.header_hash.hex(),
-            "microblock_count": seen.blocks,
-            "validator_count": seen.voters,
-        },
-        lambda seen: (
-            f"checkpoint {seen.epoch} is final: {seen.blocks} blocks, {seen.voters} validators"
+KINDS: Mapping[type[object], tuple[EventKind, ...]] = {
+    ledger.CheckpointFinalized: (
+        EventKind(
+            "checkpoint_finalized",
+            "An epoch is decided.",
+            lambda seen: {
+                "epoch": seen.epoch,
+                "hash": seen.header_hash.hex(),
+                "microblock_count": seen.blocks,
+                "validator_count": seen.voters,
+            },
+            lambda seen: (
+                f"checkpoint {seen.epoch} is final: {seen.blocks} blocks, {seen.voters} validators"
+            ),
         ),
     ),
-    ledger.QuorumLost: EventKind(
-        "validator_quorum_lost",
-        "An open epoch finds no quorum.",
-        lambda seen: {"epoch": seen.epoch, "heard": seen.heard, "needed": seen.needed},
-        lambda seen: f"no quorum for epoch {seen.epoch}: {seen.heard} of {seen.needed} validators",
-    ),
-    ledger.ForkDetected: EventKind(
-        "fork_detected",
-        "A node signed two blocks with one number.",
-        lambda seen: {"inc": seen.lane[1], "offender": seen.lane[0], "seq": seen.seq},
-        lambda seen: (
-            f"{seen.lane[0]} signed two blocks with number {seen.seq}: it was cloned or compromised"
+    ledger.QuorumLost: (
+        EventKind(
+            "validator_quorum_lost",
+            "An open epoch finds no quorum.",
+            lambda seen: {"epoch": seen.epoch, "heard": seen.heard, "needed": seen.needed},
+            lambda seen: (
+                f"no quorum for epoch {seen.epoch}: {seen.heard} of {seen.needed} validators"
+            ),
         ),
     ),
-    ledger.NodeQuarantined: EventKind(
-        "node_quarantined",
-        "From this checkpoint on no block of a node counts.",
-        lambda seen: {"epoch": seen.epoch, "offender": seen.node_id},
-        lambda seen: f"{seen.node_id} is quarantined from checkpoint {seen.epoch} on",
+    ledger.ForkDetected: (
+        EventKind(
+            "fork_detected",
+            "A node signed two blocks with one number.",
+            lambda seen: {"inc": seen.lane[1], "offender": seen.lane[0], "seq": seen.seq},
+            lambda seen: (
+                f"{seen.lane[0]} signed two blocks with number {seen.seq}:"
+                " it was cloned or compromised"
+            ),
+        ),
     ),
-    ledger.MisbehaviourDetected: EventKind(
-        "validator_misbehaved",
-        "There is evidence that a validator contradicted itself.",
-        lambda seen: {"fault": seen.fault.lower(), "offender": seen.offender},
-        lambda seen: f"evidence against validator {seen.offender}: {seen.fault.lower()}",
+    ledger.NodeQuarantined: (
+        EventKind(
+            "node_quarantined",
+            "From this checkpoint on no block of a node counts.",
+            lambda seen: {"epoch": seen.epoch, "offender": seen.node_id},
+            lambda seen: f"{seen.node_id} is quarantined from checkpoint {seen.epoch} on",
+        ),
     ),
-    ledger.VotingSuspended: EventKind(
-        "voting_suspended",
-        "This validator abstains, for its vote log is older than what others saw.",
-        lambda seen: {"until_epoch": seen.until},
-        lambda seen: f"this validator abstains before epoch {seen.until}: was a backup restored?",
+    ledger.MisbehaviourDetected: (
+        EventKind(
+            "validator_misbehaved",
+            "There is evidence that a validator contradicted itself.",
+            lambda seen: {"fault": seen.fault.lower(), "offender": seen.offender},
+            lambda seen: f"evidence against validator {seen.offender}: {seen.fault.lower()}",
+        ),
     ),
-    IncidentRecorded: EventKind(
-        "incident_recorded",
-        "An incident became a block of this edge's chain.",
-        lambda seen: {
-            "block_id": seen.block_id.hex(),
-            "count": seen.count,
-            "final": seen.final,
-            "seq": seen.seq,
-            "severity": seen.severity,
-            "techniques": list(seen.techniques),
-            "title": seen.title,
-        },
-        lambda seen: f"{seen.severity}: {seen.title} ({seen.count}x)",
+    ledger.VotingSuspended: (
+        EventKind(
+            "voting_suspended",
+            "This validator abstains, for its vote log is older than what others saw.",
+            lambda seen: {"until_epoch": seen.until},
+            lambda seen: (
+                f"this validator abstains before epoch {seen.until}: was a backup restored?"
+            ),
+        ),
+    ),
+    IncidentRecorded: (
+        EventKind(
+            "incident_recorded",
+            "An incident became a block of this edge's chain.",
+            lambda seen: {
+                "block_id": seen.block_id.hex(),
+                "count": seen.count,
+                "final": seen.final,
+                "seq": seen.seq,
+                "severity": seen.severity,
+                "techniques": list(seen.techniques),
+                "title": seen.title,
+            },
+            lambda seen: f"{seen.severity}: {seen.title} ({seen.count}x)",
+        ),
     ),
 }
-NAMES = tuple(sorted(kind.name for kind in KINDS.values()))
+NAMES = tuple(sorted(kind.name for kinds in KINDS.values() for kind in kinds))
 
 
-def event_of(observation: Observation, now: Instant) -> Event | None:
-    """Return the event that an observation is; None for those that are not told."""
-    kind = KINDS.get(type(observation))
-    if kind is None:
-        return None
-    return Event(kind.name, kind.data(observation), kind.text(observation), now)
+def events_of(observation: Observation, now: Instant) -> list[Event]:
+    """Return the events that an observation is; none for those that are not told."""
+    return [
+        Event(kind.name, kind.data(observation), kind.text(observation), now)
+        for kind in KINDS.get(type(observation), ())
+        if kind.when(observation)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,7 @@ class WebhookService:
 
     def report(self, observation: Observation) -> None:
         """Take one observation; what is an event is durable when this returns."""
-        event = webhook_events.event_of(observation, self._clock.now())
-        if event is not None:
+        for event in webhook_events.events_of(observation, self._clock.now()):
             self.tell(event)
 
     def tell(self, event: Event) -> None:
