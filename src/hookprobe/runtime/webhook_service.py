@@ -1,6 +1,7 @@
 """Webhooks of a running node: observations in, posts out, nothing forgotten on the way."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,10 +102,10 @@ class WebhookService:
             due = self._outbox.next_timeout()
             left_s = LOOK_EVERY_S if due is None else min(LOOK_EVERY_S, max(0, due - now) / 1e6)
             self._news.clear()
-            try:
-                await asyncio.wait_for(self._news.wait(), left_s)
-            except TimeoutError:
-                continue
+            # Not `wait_for`: before Python 3.12 it can lose a cancellation that comes with news.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._news.wait()
         raise self._failure
 
     def _landed(self, flight: "asyncio.Task[None]") -> None:

@@ -384,6 +384,21 @@ def test_a_node_tells_and_remembers_over_a_restart(receiver: Receiver, tmp_path:
     asyncio.run(tell())
 
 
+def test_a_service_stops_also_when_news_come_at_that_moment(tmp_path: Path) -> None:
+    async def stop() -> None:
+        hooks = (hook_of("http://127.0.0.1:1/"),)
+        service = WebhookService(hooks, SENDER, tmp_path, Clock(), Meter(), lambda *_: Outcome(200))
+        running = asyncio.create_task(service.run())
+        await asyncio.sleep(0.05)
+        service._news.set()
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=5)
+        assert done, "a cancellation is not lost"
+        await service.end()
+
+    asyncio.run(stop())
+
+
 def test_a_store_that_fails_is_not_passed_over(tmp_path: Path) -> None:
     async def fail() -> None:
         hooks = (hook_of("http://127.0.0.1:1/"),)
