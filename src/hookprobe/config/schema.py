@@ -16,6 +16,7 @@ from hookprobe.wire.identifiers import parse_node_id
 
 Value: TypeAlias = "str | int | tuple[str, ...]"
 
+QUOTED_REGISTERS = ("0", "1", "2", "3", "7")
 PROFILES = ("sentinel", "guardian", "fortress", "nexus")
 
 
@@ -127,7 +128,10 @@ def _registers(value: object) -> Value:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list):
         raise MalformedError("must be a list of numbers from 0 to 23")
-    return tuple(str(_integer(0, 23)(item)) for item in items)
+    found = tuple(str(_integer(0, 23)(item)) for item in items)
+    if found != QUOTED_REGISTERS:
+        raise MalformedError(f"this version quotes the registers {', '.join(QUOTED_REGISTERS)}")
+    return found
 
 
 def _words(*names: str) -> Callable[[object], Value]:
@@ -173,7 +177,7 @@ KEYS = (
     Key(
         "dsm.tpm.pcr_indices",
         _registers,
-        ("0", "1", "2", "3", "7"),
+        QUOTED_REGISTERS,
         "read for old files; these are quoted",
     ),
     Key("dsm.validator.enabled", _flag, "false", "read for old files; must fit dsm.node.role"),

@@ -160,6 +160,7 @@ def test_settings_must_fit_the_mesh_and_each_other(tmp_path: Path) -> None:
         "dsm: {node: {role: both}}",
         "dsm: {tpm: {enabled: 'yes'}}",
         "dsm: {tpm: {pcr_indices: [24]}}",
+        "dsm: {tpm: {pcr_indices: [0, 1]}}",
         "dsm: {tpm: {pcr_indices: [true]}}",
         "dsm: {tpm: {pcr_indices: 0-7}}",
         "dsm: {validator: {enabled: 1}}",
