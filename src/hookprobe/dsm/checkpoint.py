@@ -213,10 +213,63 @@ class FinalCheckpoint:
         self.checkpoint.write(writer)
         self.certificate.write(writer)
 
+    def sealed(self) -> "SealedHeader":
+        """Return the part that is kept for ever."""
+        made = self.checkpoint
+        return SealedHeader(
+            made.header, made.raw, made.hash, made.author_signature, self.certificate
+        )
+
     def encode(self) -> bytes:
         writer = Writer()
         self.write(writer)
         return writer.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedHeader:
+    """What is kept of a final checkpoint for ever: header, author's signature, certificate."""
+
+    header: Header
+    raw: bytes
+    hash: bytes
+    author_signature: bytes
+    certificate: QuorumCertificate
+
+    def encode(self) -> bytes:
+        writer = Writer().block16(self.raw).put(self.author_signature)
+        self.certificate.write(writer)
+        return writer.finish()
+
+    def joined(self, content: Content) -> FinalCheckpoint:
+        """Return the whole checkpoint; the caller knows that the content is that of the header."""
+        checkpoint = Checkpoint(self.header, self.raw, self.hash, self.author_signature, content)
+        return FinalCheckpoint(checkpoint, self.certificate)
+
+
+def decode_sealed(data: bytes) -> SealedHeader:
+    """Read what `SealedHeader.encode` returned."""
+    reader = Reader(data, "sealed header")
+    raw = reader.block16(HEADER_MAX_BYTES)
+    signature = reader.take(SIGNATURE_BYTES)
+    certificate = read_certificate(reader)
+    reader.finish()
+    return SealedHeader(parse_header(raw), raw, header_hash(raw), signature, certificate)
+
+
+def encode_content(content: Content) -> bytes:
+    """Return the stored form of a content."""
+    writer = Writer()
+    write_content(writer, content)
+    return writer.finish()
+
+
+def decode_content(data: bytes) -> Content:
+    """Read what `encode_content` returned."""
+    reader = Reader(data, "checkpoint content")
+    found = read_content(reader)
+    reader.finish()
+    return found
 
 
 def write_content(writer: Writer, content: Content) -> None:
@@ -266,14 +319,6 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     """Read what `Checkpoint.encode` returned."""
     reader = Reader(data, "checkpoint")
     found = read_checkpoint(reader)
-    reader.finish()
-    return found
-
-
-def decode_final(data: bytes) -> FinalCheckpoint:
-    """Read what `FinalCheckpoint.encode` returned."""
-    reader = Reader(data, "final checkpoint")
-    found = read_final(reader)
     reader.finish()
     return found
 

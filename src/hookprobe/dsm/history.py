@@ -13,7 +13,10 @@ from hookprobe.dsm.checkpoint import (
     Content,
     FinalCheckpoint,
     Header,
-    decode_final,
+    SealedHeader,
+    decode_content,
+    decode_sealed,
+    encode_content,
 )
 from hookprobe.dsm.court import Court
 from hookprobe.dsm.cut import median_timestamp
@@ -121,7 +124,10 @@ class History:
         """
         header = final.checkpoint.header
         epoch = header.epoch.to_bytes(8, "big")
-        writes: list[Write] = [(Table.CHECKPOINTS, epoch, final.encode())]
+        writes: list[Write] = [
+            (Table.CHECKPOINTS, epoch, final.sealed().encode()),
+            (Table.CONTENTS, epoch, encode_content(final.checkpoint.content)),
+        ]
         for verdict in verdicts:
             self.settled[verdict.offender] = Settlement(
                 verdict.offender, header.epoch, verdict.fault
@@ -141,9 +147,17 @@ class History:
         return self.checkpoint(self.next_epoch - 1) if self.next_epoch else None
 
     def checkpoint(self, epoch: int) -> FinalCheckpoint | None:
-        """Read a final checkpoint from the store."""
+        """Read a final checkpoint from the store; None when it or its content is not there."""
+        sealed = self.sealed(epoch)
+        content = self._reader.get(Table.CONTENTS, epoch.to_bytes(8, "big"))
+        if sealed is None or content is None:
+            return None
+        return sealed.joined(decode_content(content))
+
+    def sealed(self, epoch: int) -> SealedHeader | None:
+        """Read what is kept of a final checkpoint for ever."""
         data = self._reader.get(Table.CHECKPOINTS, epoch.to_bytes(8, "big"))
-        return decode_final(data) if data is not None else None
+        return decode_sealed(data) if data is not None else None
 
 
 def check_finality(final: FinalCheckpoint, court: Court) -> None:
