@@ -16,11 +16,12 @@ from hookprobe.dsm.bundle import BundleVerifier, export_bundle
 from hookprobe.dsm.chain import Event
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import convene
-from hookprobe.dsm.edge import EdgeHost, EdgeLedger
+from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.effects import CheckpointFinalized, Effect, Send
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.messages import Message, decode, encode
 from hookprobe.dsm.microblock import parse_block
+from hookprobe.dsm.scribe import ChainHost
 from hookprobe.dsm.store import MemoryStore, Persist, StoreReader, Table
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.runtime.sqlite_store import SqliteStore
@@ -49,7 +50,7 @@ def seconds(
 def edge_of(mesh: Mesh, store: StoreReader) -> EdgeLedger:
     config = LedgerConfig()
     keys = mesh.edge_keys(NodeId("edge"))
-    return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, EdgeHost(store, bytes), config)
+    return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, ChainHost(store, bytes), config)
 
 
 def blocks_rows(mesh: Mesh) -> list[Row]:
@@ -148,7 +149,7 @@ class Loop:
                 mesh.genesis,
                 mesh.validator_keys(name),
                 mesh.keys.schemes,
-                self.stores[name],
+                ChainHost(self.stores[name], bytes),
                 LedgerConfig(),
             )
         edge = NodeId("edge")

@@ -5,6 +5,8 @@ A bundle is a text of lines; each line is canonical JSON and ends with one newli
     1    {"blocks": N, "chain": hex, "digest": hex, "receipts": M,
           "type": "hookprobe-bundle", "v": 1}
     2    {"document": {genesis}, "type": "genesis"}
+    then for each change of the validator set up to the last receipt, ascending by epoch:
+         {"certificate": {...}, "header": {...}, "type": "change", "validators": [...]}
     then for each receipt, ordered by (node_id, inc, first):
          {"certificate": {"bitmap": hex, "signature": hex, "view": v},
           "first": seq, "header": {...}, "inc": i, "last": seq, "node_id": name,
@@ -20,8 +22,10 @@ What holds for each part:
 
     chain        H(genesis, genesis document); equals the chain in every block and header
     header hash  H(checkpoint, canonical header)
-    certificate  BLS aggregate by n-f distinct members of the genesis set over the vote message
+    certificate  BLS aggregate by n-f distinct members of the epoch's set over the vote message
                  "HPDSM1" 0 0 || chain || 3 || epoch u64 || view u32 || header hash
+    change       certified by the set that it ends; `validators` hash to next_validators_hash and
+                 decide from the epoch after it on; new vote keys are proven
     receipt      RFC 6962 range proof: block ids are leaves start.. of header.count leaves
     block        id = H(microblock, block); Ed25519 by the certified key over H(microblock-sig, id)
     payload      payload_hash = SHA-256 under its label over salt and payload
@@ -52,7 +56,9 @@ from hookprobe.dsm.microblock import (
     verify_block,
 )
 from hookprobe.dsm.receipts import check_receipt, decode_receipt
+from hookprobe.dsm.roll import Roll, SetChange, decode_change
 from hookprobe.dsm.store import StoreReader, Table, prefix_end
+from hookprobe.dsm.validators import VALIDATORS_MAX, decode_set
 from hookprobe.errors import MalformedError, RemoteError, UnavailableError, VerificationError
 from hookprobe.wire import canonical
 from hookprobe.wire.canonical import Json, JsonObject
@@ -62,6 +68,7 @@ from hookprobe.wire.identifiers import NodeId, parse_node_id
 BUNDLE_MAX_BYTES = 256 << 20
 LINE_MAX_BYTES = 1 << 20
 _RECEIPTS_MAX = 100_000
+_CHANGES_MAX = 1_000_000
 _PAYLOAD_CHARS_MAX = 1 << 20
 
 
@@ -76,7 +83,7 @@ class BundleReport:
         blocks: How many.
         epochs: In which checkpoints they are, ascending.
         voters: The fewest validators that certified one of them.
-        validators: How many validators the mesh has.
+        validators: How many validators there were then.
         disclosed: Blocks whose payload is in the bundle.
     """
 
@@ -106,7 +113,9 @@ def export_bundle(
     """
     lines: list[bytes] = [_line({"document": _object(genesis.encode()), "type": "genesis"})]
     blocks = receipts = 0
-    for receipt, signed in _chosen(node_id, reader, block_id):
+    chosen = _chosen(node_id, reader, block_id)
+    lines += _change_lines(reader, max(receipt.certificate.epoch for receipt, _ in chosen))
+    for receipt, signed in chosen:
         receipts += 1
         blocks += len(signed)
         lines.append(_line(_receipt_document(receipt)))
@@ -121,6 +130,29 @@ def export_bundle(
         "v": 1,
     }
     return _line(head) + rest
+
+
+def _change_lines(reader: StoreReader, last: int) -> list[bytes]:
+    """Return the changes of the validator set that headers before epoch `last` made."""
+    rows = reader.scan(Table.CHANGES, b"", last.to_bytes(8, "big"), _CHANGES_MAX)
+    return [_line(_change_document(decode_change(value))) for _, value in rows]
+
+
+def _change_document(change: SetChange) -> JsonObject:
+    return {
+        "certificate": _certificate_document(change.certificate),
+        "header": _object(change.header_raw),
+        "type": "change",
+        "validators": canonical.decode(change.members),
+    }
+
+
+def _certificate_document(certificate: QuorumCertificate) -> JsonObject:
+    return {
+        "bitmap": certificate.bitmap.hex(),
+        "signature": certificate.signature.hex(),
+        "view": certificate.view,
+    }
 
 
 def _chosen(
@@ -163,11 +195,7 @@ def _blocks(receipt: Receipt, reader: StoreReader) -> list[SignedBlock]:
 def _receipt_document(receipt: Receipt) -> JsonObject:
     proof: list[Json] = [item.hex() for item in receipt.proof]
     return {
-        "certificate": {
-            "bitmap": receipt.certificate.bitmap.hex(),
-            "signature": receipt.certificate.signature.hex(),
-            "view": receipt.certificate.view,
-        },
+        "certificate": _certificate_document(receipt.certificate),
         "first": receipt.range.first,
         "header": _object(receipt.header_raw),
         "inc": receipt.range.inc,
@@ -237,7 +265,7 @@ class BundleVerifier:
             place.line += bool(incomplete)
             raise MalformedError("the genesis document is missing or not complete")
         place.line = 2
-        reading = _Reading(self._court(_decode(lines[1])))
+        reading = _Reading(Roll(self._court(_decode(lines[1]))))
         if manifest.chain != reading.court.chain:
             place.line = 1
             raise VerificationError("manifest: the genesis document is of another chain")
@@ -310,11 +338,12 @@ def _check_whole(written: bytes, raw: bytes, what: str) -> None:
 class _Reading:
     """A bundle as far as it has been verified."""
 
-    court: Court
+    roll: Roll
     receipts: int = 0
     blocks: int = 0
     disclosed: int = 0
     voters: int = 1 << 30
+    validators: int = 0
     epochs: dict[int, None] = field(default_factory=dict)
     keys: dict[LaneKey, bytes] = field(default_factory=dict)
     place: tuple[NodeId, int, int] | None = None
@@ -322,12 +351,22 @@ class _Reading:
     pending: Receipt | None = None
     gathered: list[SignedBlock] = field(default_factory=list)
 
+    @property
+    def court(self) -> Court:
+        return self.roll.court
+
     def take(self, document: JsonObject) -> None:
         """Verify the next line."""
-        if self.pending is None:
+        if self.pending is None and not self.receipts and document.get("type") == "change":
+            self._take_change(document)
+        elif self.pending is None:
             self._take_receipt(document)
         else:
             self._take_block(document, self.pending)
+
+    def _take_change(self, document: JsonObject) -> None:
+        if not self.roll.accept(_parse_change(document)):
+            raise VerificationError("set change: out of order")
 
     def _take_receipt(self, document: JsonObject) -> None:
         receipt = _parse_receipt(document)
@@ -397,10 +436,12 @@ class _Reading:
         header = check_receipt(
             Receipt(receipt.header_raw, receipt.certificate, whole, receipt.start, receipt.proof),
             ids,
-            self.court,
+            self.roll,
         )
         self.epochs[header.epoch] = None
-        self.voters = min(self.voters, len(receipt.certificate.signers()))
+        voters = len(receipt.certificate.signers())
+        if voters < self.voters:
+            self.voters, self.validators = voters, self.roll.at(header.epoch).size
         self.pending = None
         self.gathered = []
 
@@ -420,7 +461,7 @@ class _Reading:
             blocks=self.blocks,
             epochs=tuple(sorted(self.epochs)),
             voters=self.voters,
-            validators=self.court.validators.size,
+            validators=self.validators,
             disclosed=self.disclosed,
         )
 
@@ -439,9 +480,19 @@ def _parse_manifest(document: JsonObject) -> _Manifest:
     return manifest
 
 
-def _parse_receipt(document: JsonObject) -> Receipt:
-    fields = Fields(document, "receipt")
-    fields.literal("type", "receipt")
+def _parse_change(document: JsonObject) -> SetChange:
+    fields = Fields(document, "set change")
+    fields.literal("type", "change")
+    raw, certificate = _parse_sealed(fields)
+    array = fields.array("validators", limit=VALIDATORS_MAX)
+    members = canonical.encode(array)
+    fields.finish()
+    _check_whole(decode_set(members).encode(), members, "validators")
+    return SetChange(raw, certificate, members)
+
+
+def _parse_sealed(fields: Fields) -> tuple[bytes, QuorumCertificate]:
+    """Take header and certificate; the certificate is about the header, whatever it says."""
     raw = canonical.encode(fields.object("header"))
     header = parse_header(raw)
     _check_whole(header.encode(), raw, "checkpoint header")
@@ -455,6 +506,13 @@ def _parse_receipt(document: JsonObject) -> Receipt:
         signature=sealed.hex("signature", 96),
     )
     sealed.finish()
+    return raw, certificate
+
+
+def _parse_receipt(document: JsonObject) -> Receipt:
+    fields = Fields(document, "receipt")
+    fields.literal("type", "receipt")
+    raw, certificate = _parse_sealed(fields)
     covered = Range(
         parse_node_id(fields.take("node_id")),
         fields.integer("inc", low=1, high=2**32 - 1),

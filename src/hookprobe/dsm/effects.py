@@ -151,6 +151,50 @@ class NodeQuarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRevoked:
+    """An authority revoked a node: from the checkpoint after `epoch` on no block of it counts."""
+
+    node_id: NodeId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlashDue:
+    """Evidence against a validator is final: whoever holds its stake may act. Not consensus."""
+
+    validator_id: NodeId
+    fault: str
+    epoch: int
+    evidence_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatorApplied:
+    """An application to the validator set is final; `application` is what approvals name."""
+
+    validator_id: NodeId
+    application: bytes
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatorSetChanged:
+    """From `epoch` on other validators, or other keys of theirs, decide."""
+
+    epoch: int
+    added: tuple[NodeId, ...]
+    removed: tuple[NodeId, ...]
+    rotated: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsDropped:
+    """Chain time opened a partition of the store, and those too old to keep are gone."""
+
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
 class VotingSuspended:
     """The vote log is older than what peers saw of this key: abstain before epoch `until`."""
 
@@ -199,6 +243,11 @@ Observation: TypeAlias = (
     | ForkDetected
     | MisbehaviourDetected
     | NodeQuarantined
+    | NodeRevoked
+    | SlashDue
+    | ValidatorApplied
+    | ValidatorSetChanged
+    | PartitionsDropped
     | VotingSuspended
     | PeerPenalised
     | ReceiptReceived

@@ -13,7 +13,7 @@ from collections.abc import Container, Sequence
 
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
-from hookprobe.dsm.checkpoint import Range, read_range
+from hookprobe.dsm.checkpoint import Range, evidence_id, read_range
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.content import ContentJudge, Want
 from hookprobe.dsm.effects import (
@@ -42,7 +42,6 @@ from hookprobe.dsm.microblock import (
     encode_payload,
     lane_row,
 )
-from hookprobe.dsm.misbehaviour import evidence_id
 from hookprobe.dsm.peers import Budget, Peer, PeerBook
 from hookprobe.dsm.pulls import Pull, Puller
 from hookprobe.dsm.store import Persist, StoreReader, Table, Write, prefix_end
@@ -73,6 +72,8 @@ class Gossip:
         self.evidence: dict[bytes, bytes] = {}
         self.missing: dict[LaneKey, list[tuple[int, Range]]] = {}
         self.offences: list[tuple[NodeId, RemoteError]] = []  # taken by the ledger
+        self.only: NodeId | None = None  # whose heads alone we tell, while we are no validator
+        self.filled: list[tuple[int, Range, list[SignedBlock]]] = []  # taken by the ledger
         self.puller = Puller(config)
         self._early_payloads: dict[bytes, Payload] = {}
         self._book = book
@@ -118,6 +119,18 @@ class Gossip:
             raise UnauthorizedError("pushed blocks of another node")
         effects = self._take(peer, entries, now, solicited=False)
         return effects + self._acknowledge(peer, entries)
+
+    def take_own(self, blocks: Sequence[SignedBlock], now: Instant) -> list[Effect]:
+        """Take blocks that this node wrote and has made durable; payloads are stored already."""
+        writes: list[Write] = []
+        accepted: list[Effect] = []
+        for signed in blocks:
+            if self._book.insert(signed, solicited=False).status is not Status.ACCEPTED:
+                continue
+            writes += self._rows(BlockEntry(signed))
+            accepted.append(BlockAccepted(self._entry(signed)))
+            self._mark(signed.lane, now)
+        return [Persist(tuple(writes)), *accepted] if writes else []
 
     def _acknowledge(self, peer: Peer, entries: Sequence[BlockEntry]) -> list[Effect]:
         lanes = sorted({entry.signed.lane: True for entry in entries})
@@ -217,6 +230,7 @@ class Gossip:
         del self.missing[lane][0]
         if not self.missing[lane]:
             del self.missing[lane]
+        self.filled.append((epoch, covered, [entry.signed for entry in entries]))
         writes: list[Write] = [(Table.META, _missing_row(covered), None)]
         writes.append(self._book.lanes[lane].row())
         for entry in entries:
@@ -265,17 +279,20 @@ class Gossip:
         return list(self.puller.want(pull, now))
 
     def receive_get_range(self, peer: Peer, message: GetRange) -> list[Effect]:
-        """Answer a validator with blocks and payloads, as many as a frame takes.
+        """Answer a validator, or who is enrolled to become one, as much as a frame takes.
 
         Raises:
             UnauthorizedError: Edges are not served.
             VerificationError: Numbers out of order.
         """
-        if peer.place is None:
+        role = self._book.role(peer.node_id) if peer.place is None else "validator"
+        if role == "edge":
             raise UnauthorizedError("range asked for by an edge")
         if not 1 <= message.first <= message.last:
             raise VerificationError("range request with numbers out of order")
-        blocks = self._book.branch(message.lane, message.first, message.last, message.head)
+        blocks: list[SignedBlock] = []
+        if role == "validator":  # of others we have not seen the enrolment yet: nothing, for now
+            blocks = self._book.branch(message.lane, message.first, message.last, message.head)
         entries = [self._entry(signed) for signed in blocks]
         named = message.head != NO_PARENT
         chosen = _fitting(entries[::-1])[::-1] if named else _fitting(entries)
@@ -308,11 +325,14 @@ class Gossip:
 
     def all_heads(self, peer: NodeId) -> list[Effect]:
         """Return the whole vector for one peer."""
-        heads = self._book.heads()
+        heads = [item for item in self._book.heads() if self._tells(item[0])]
         return [
             Send(peer, Have(tuple(heads[at : at + HAVE_MAX])))
             for at in range(0, len(heads), HAVE_MAX)
         ]
+
+    def _tells(self, lane: LaneKey) -> bool:
+        return self.only is None or lane[0] == self.only
 
     # -- time -------------------------------------------------------------------------------
 
@@ -327,7 +347,8 @@ class Gossip:
         effects: list[Effect] = list(sends)
         if self._have_at is not None and self._have_at <= now:
             self._have_at = None
-            heads = [(lane, self._book.lanes[lane].head_seq) for lane in sorted(self._dirty)]
+            lanes = [lane for lane in sorted(self._dirty) if self._tells(lane)]
+            heads = [(lane, self._book.lanes[lane].head_seq) for lane in lanes]
             self._dirty = {}
             for at in range(0, len(heads), HAVE_MAX):
                 message = Have(tuple(heads[at : at + HAVE_MAX]))

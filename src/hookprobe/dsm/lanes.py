@@ -399,6 +399,16 @@ class LaneBook:
             if lane.main and key[0] not in self.revoked
         ]
 
+    def role(self, node: NodeId) -> str | None:
+        """Return the role that a node is enrolled for; None while no chain of it is known."""
+        for inc in sorted(self._by_node.get(node, ()), reverse=True):
+            lane = self.lanes[(node, inc)]
+            known = [enrolment for _, enrolment in lane.known.values()]
+            for enrolment in (lane.enrolment, *known[:1]):
+                if enrolment is not None:
+                    return enrolment.certificate.role
+        return None
+
     def incarnations(self, node: NodeId) -> tuple[Head, ...]:
         """Return the head of each known incarnation of a node, ascending."""
         lanes = [self.lanes[(node, inc)] for inc in sorted(self._by_node.get(node, ()))]

@@ -18,6 +18,8 @@
 | 12 | GetHeads | sync | an edge asks what is known of its own chain |
 | 13 | HeadsReply | sync | the answer |
 | 14 | GetReceipts | sync | an edge asks for receipts from a block on |
+| 15 | GetChanges | sync | an edge asks for the validator-set changes from an epoch on |
+| 16 | Changes | sync | the answer; also sent when the set changes |
 
 Decoding raises `RemoteError` only. Authenticity of the sender is the link's business; everything
 that outlives the link is signed.
@@ -58,6 +60,7 @@ from hookprobe.dsm.microblock import (
     encode_payload,
     read_block,
 )
+from hookprobe.dsm.roll import SetChange, read_change
 from hookprobe.errors import LimitExceededError, MalformedError
 from hookprobe.wire.identifiers import pack_node_id, unpack_node_id
 from hookprobe.wire.reader import Reader, Writer
@@ -70,6 +73,7 @@ HAVE_MAX = 4096
 CHECKPOINTS_MAX = 256
 JUSTIFICATION_MAX = 1024
 INCARNATIONS_MAX = 64
+CHANGES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,21 +216,33 @@ class GetReceipts:
     first: int
 
 
-Message: TypeAlias = (
-    Blocks
-    | Have
-    | GetRange
-    | CutMessage
-    | Proposal
-    | Vote
-    | CertificateMessage
-    | Status
+@dataclass(frozen=True, slots=True)
+class GetChanges:
+    """A request for the set changes that headers from epoch `first` on made."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Validator-set changes, ascending."""
+
+    items: tuple[SetChange, ...]
+
+
+SyncMessage: TypeAlias = (
+    Status
     | GetCheckpoints
     | Checkpoints
     | Receipt
     | GetHeads
     | HeadsReply
     | GetReceipts
+    | GetChanges
+    | Changes
+)
+Message: TypeAlias = (
+    Blocks | Have | GetRange | CutMessage | Proposal | Vote | CertificateMessage | SyncMessage
 )
 
 
@@ -326,30 +342,47 @@ def _write_data(message: Blocks | Have | GetRange, writer: Writer) -> None:
             writer.u64(first).u64(last).put(head)
 
 
-def _write_sync(
-    message: Status | GetCheckpoints | Checkpoints | Receipt | GetHeads | HeadsReply | GetReceipts,
-    writer: Writer,
-) -> None:
+def _write_sync(message: SyncMessage, writer: Writer) -> None:
     match message:
         case Status():
             writer.u8(8).u64(message.next_epoch).put(message.header_hash)
             writer.put(message.heads_hash).u64(message.seen_epochs)
-        case GetCheckpoints(first, count):
-            writer.u8(9).u64(first).u16(count)
+        case Receipt():
+            write_receipt(writer.u8(11), message)
+        case Checkpoints() | Changes() | HeadsReply():
+            _write_answer(message, writer)
+        case _:
+            _write_request(message, writer)
+
+
+def _write_answer(message: Checkpoints | Changes | HeadsReply, writer: Writer) -> None:
+    match message:
         case Checkpoints(items):
             writer.u8(10).u16(len(items))
             for item in items:
                 item.write(writer)
-        case Receipt():
-            write_receipt(writer.u8(11), message)
-        case GetHeads():
-            writer.u8(12)
         case HeadsReply(known):
             writer.u8(13).u16(len(known))
             for head in known:
                 writer.u32(head.inc).u64(head.seq).put(head.block_id)
+        case Changes(changes):
+            writer.u8(16).u8(len(changes))
+            for change in changes:
+                change.write(writer)
+
+
+def _write_request(
+    message: GetCheckpoints | GetHeads | GetReceipts | GetChanges, writer: Writer
+) -> None:
+    match message:
+        case GetCheckpoints(first, count):
+            writer.u8(9).u64(first).u16(count)
+        case GetHeads():
+            writer.u8(12)
         case GetReceipts(inc, first):
             writer.u8(14).u32(inc).u64(first)
+        case GetChanges(first):
+            writer.u8(15).u64(first)
 
 
 def write_receipt(writer: Writer, receipt: Receipt) -> None:
@@ -434,6 +467,13 @@ def _read_heads(reader: Reader) -> HeadsReply:
     )
 
 
+def _read_changes(reader: Reader) -> Changes:
+    count = reader.u8()
+    if count > CHANGES_MAX:
+        raise LimitExceededError(f"ledger message: {count} set changes, limit {CHANGES_MAX}")
+    return Changes(tuple(read_change(reader) for _ in range(count)))
+
+
 _READERS: dict[int, Callable[[Reader], Message]] = {
     1: _read_blocks,
     2: _read_have,
@@ -449,4 +489,6 @@ _READERS: dict[int, Callable[[Reader], Message]] = {
     12: lambda _reader: GetHeads(),
     13: _read_heads,
     14: lambda reader: GetReceipts(reader.u32(), reader.u64()),
+    15: lambda reader: GetChanges(reader.u64()),
+    16: _read_changes,
 }

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum, unique
 
 from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, SECOND, Instant
 
@@ -97,6 +98,11 @@ class PeerBook:
         peer = Peer(node_id, place, buckets, now, Instant(0))
         self.peers[node_id] = peer
         return peer
+
+    def reseat(self, validators: ValidatorSet) -> None:
+        """Give every connected peer its number in another validator set."""
+        for peer in self.peers.values():
+            peer.place = validators.place(peer.node_id)
 
     def remove(self, node_id: NodeId) -> None:
         self.peers.pop(node_id, None)

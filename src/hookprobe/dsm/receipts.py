@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hookprobe.crypto import merkle
-from hookprobe.dsm.certificate import VoteKind
-from hookprobe.dsm.checkpoint import FinalCheckpoint, Header, Range, header_hash, parse_header
-from hookprobe.dsm.court import Court
+from hookprobe.dsm.checkpoint import FinalCheckpoint, Header, Range, parse_header
 from hookprobe.dsm.effects import Effect, Send
 from hookprobe.dsm.history import History
 from hookprobe.dsm.messages import GetReceipts, Receipt, read_receipt, write_receipt
 from hookprobe.dsm.microblock import LaneKey, lane_row
 from hookprobe.dsm.peers import Peer, PeerBook
+from hookprobe.dsm.roll import Roll
 from hookprobe.dsm.store import StoreReader, Table, prefix_end
 from hookprobe.errors import LocalError, VerificationError
 from hookprobe.wire.identifiers import NodeId
@@ -80,32 +79,22 @@ def make_receipt(final: FinalCheckpoint, tree: EpochTree, covered: Range) -> Rec
     return Receipt(final.checkpoint.raw, final.certificate, covered, start, proof)
 
 
-def check_receipt(receipt: Receipt, block_ids: Sequence[bytes], court: Court) -> Header:
+def check_receipt(receipt: Receipt, block_ids: Sequence[bytes], roll: Roll) -> Header:
     """Check that a certified checkpoint holds these blocks and return its header.
 
     Args:
         receipt: What was received.
         block_ids: The ids of the blocks first..last of the range, in order.
-        court: Chain, validators, schemes.
+        roll: The validator sets that are known.
 
     Raises:
         VerificationError: Another chain or range, no certificate, or the proof does not hold.
     """
     header = parse_header(receipt.header_raw)
-    certificate = receipt.certificate
-    if header.chain != court.chain:
-        raise VerificationError("receipt: another chain")
-    if header.validators_hash != court.validators.hash:
-        raise VerificationError("receipt: another validator set")
     if len(block_ids) != receipt.range.count or block_ids[-1] != receipt.range.head:
         raise VerificationError("receipt: it is not about these blocks")
-    if certificate.kind is not VoteKind.FINALIZE or certificate.epoch != header.epoch:
-        raise VerificationError("receipt: not a FINALIZE certificate of its epoch")
-    if certificate.digest != header_hash(receipt.header_raw):
-        raise VerificationError("receipt: certificate of another header")
     merkle.check_range(block_ids, receipt.start, header.count, receipt.proof, header.merkle_root)
-    court.validators.check_certificate(certificate, court.chain, court.votes)
-    return header
+    return roll.check(receipt.header_raw, receipt.certificate)
 
 
 def encode_receipt(receipt: Receipt) -> bytes:

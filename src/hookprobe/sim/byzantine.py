@@ -33,7 +33,6 @@ from hookprobe.dsm.messages import (
     Vote,
 )
 from hookprobe.dsm.microblock import LaneKey
-from hookprobe.dsm.steps import Seat
 from hookprobe.dsm.store import Persist
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.dsm.voting import Voting
@@ -196,10 +195,9 @@ class Twins:
 class Voter(Wrapped):
     """Votes for everything it hears of, and against it, on top of an honest machine."""
 
-    def __init__(self, inner: ValidatorLedger, seat: Seat, dice: Dice) -> None:
+    def __init__(self, inner: ValidatorLedger, dice: Dice) -> None:
         super().__init__(inner)
         self._ledger = inner
-        self._seat = seat
         self._dice = dice
         self._cast: dict[tuple[int, int, bytes], bool] = {}
 
@@ -224,6 +222,8 @@ class Voter(Wrapped):
         return super().bend(bent, now)
 
     def _vote(self, epoch: int, view: int, digest: bytes) -> list[Effect]:
+        if not self._ledger.voting.seated:
+            return []
         if digest == NO_DIGEST or (epoch, view, digest) in self._cast:
             return []
         self._cast[(epoch, view, digest)] = True
@@ -241,8 +241,8 @@ class Voter(Wrapped):
 
     def _signed(self, kind: VoteKind, epoch: int, view: int, digest: bytes) -> Vote:
         message = vote_message(self._ledger.court.chain, kind, epoch, view, digest)
-        signature = self._seat.vote_signer.sign(message)
-        return Vote(kind, epoch, view, digest, self._seat.place, signature)
+        seat = self._ledger.voting.seat
+        return Vote(kind, epoch, view, digest, seat.place, seat.vote_signer.sign(message))
 
 
 class LyingVoting(Voting):
@@ -291,10 +291,9 @@ class Usurper(ValidatorLedger):
 class Forger(Wrapped):
     """Adds votes, certificates and blocks that nobody signed."""
 
-    def __init__(self, inner: ValidatorLedger, place: int, dice: Dice) -> None:
+    def __init__(self, inner: ValidatorLedger, dice: Dice) -> None:
         super().__init__(inner)
         self._ledger = inner
-        self._place = place
         self._dice = dice
         self._answered: dict[tuple[int, int, int], bool] = {}
 
@@ -305,8 +304,9 @@ class Forger(Wrapped):
 
     def receive_message(self, node_id: NodeId, message: Message, now: Instant) -> list[Effect]:
         effects = super().receive_message(node_id, message, now)
-        if isinstance(message, Vote) and self._first(message):
-            forged = replace(message, voter=self._place, signature=self._dice.bytes(96))
+        if isinstance(message, Vote) and self._ledger.voting.seated and self._first(message):
+            place = self._ledger.voting.seat.place
+            forged = replace(message, voter=place, signature=self._dice.bytes(96))
             effects += self._to_all(forged)
             if self._dice.chance(20):
                 effects += self._to_all(CertificateMessage(self._certificate(message)))

@@ -13,12 +13,13 @@ from hookprobe.crypto.signing import Ed25519, Ed25519Signer, SignatureScheme, Si
 from hookprobe.dsm.chain import Event
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import Schemes
-from hookprobe.dsm.edge import EdgeHost, EdgeKeys, EdgeLedger
+from hookprobe.dsm.edge import EdgeKeys, EdgeLedger
 from hookprobe.dsm.effects import Effect
-from hookprobe.dsm.enrolment import NodeCertificate, issue
+from hookprobe.dsm.enrolment import Enrolment, NodeCertificate, issue
 from hookprobe.dsm.genesis import Genesis
-from hookprobe.dsm.steps import Seat
-from hookprobe.dsm.validator import ValidatorKeys, ValidatorLedger
+from hookprobe.dsm.scribe import ChainHost
+from hookprobe.dsm.steps import ValidatorKeys
+from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.dsm.validators import ValidatorEntry
 from hookprobe.sim.byzantine import (
     Forger,
@@ -156,20 +157,25 @@ class Mesh:
         self.chain = self.genesis.chain_id()
 
     def validator_keys(self, name: NodeId) -> ValidatorKeys:
-        return ValidatorKeys(name, self.keys.signer(name), self.keys.vote_signer(name))
+        signer, enrolment = self.keys.signer(name), self.enrolment(name, "validator")
+        return ValidatorKeys(name, signer, self.keys.vote_signer(name), enrolment)
 
     def edge_keys(self, name: NodeId) -> EdgeKeys:
+        return EdgeKeys(name, self.keys.signer(name), self.enrolment(name, "edge"))
+
+    def enrolment(self, name: NodeId, role: str) -> Enrolment:
+        """Return what the authority says about a node."""
         signer = self.keys.signer(name)
         certificate = NodeCertificate(
             chain=self.chain,
             node_id=name,
-            role="edge",
+            role=role,
             tenant="tenant",
             key=signer.public_key,
             not_before_ms=(START - DAY) // MILLISECOND,
             not_after_ms=(START + DAY) // MILLISECOND,
         )
-        return EdgeKeys(name, signer, issue(certificate, self.authority))
+        return issue(certificate, self.authority)
 
 
 class Scenario:
@@ -239,10 +245,10 @@ class Scenario:
             count = faults + self.profile.byzantine_extra
         traitors = dice.sample(names, count)
         hosts = []
-        for place, name in enumerate(names):
+        for name in names:
             friends = tuple(other for other in names if other != name)
             traitor = name in traitors
-            build = self._traitor(place, name) if traitor else self._honest_build(name)
+            build = self._traitor(name) if traitor else self._honest_build(name)
             host = Host(name, build, not traitor, friends)
             if host.honest and self.profile.stormy:
                 host.skew_us = dice.between(-100, 100) * MILLISECOND
@@ -257,16 +263,15 @@ class Scenario:
     def _ledger(
         self, ledger_type: type[ValidatorLedger], name: NodeId, disk: Disk
     ) -> ValidatorLedger:
-        mesh = self._mesh
+        mesh, salt = self._mesh, Dice(self.seed * 131 + int.from_bytes(name.encode(), "big"))
+        host = ChainHost(disk, salt.bytes)
         return ledger_type(
-            mesh.genesis, mesh.validator_keys(name), mesh.keys.schemes, disk, self.profile.config
+            mesh.genesis, mesh.validator_keys(name), mesh.keys.schemes, host, self.profile.config
         )
 
-    def _traitor(self, place: int, name: NodeId) -> Callable[[Disk], Machine]:
+    def _traitor(self, name: NodeId) -> Callable[[Disk], Machine]:
         role = self._dice.pick(self.profile.roles)
         dice = Dice(self._dice.word())
-        keys = self._mesh.validator_keys(name)
-        seat = Seat(place, keys.signer, keys.vote_signer)
 
         def build(disk: Disk) -> Machine:
             def honest(own: Disk) -> ValidatorLedger:
@@ -276,15 +281,15 @@ class Scenario:
                 case "twins":
                     return Twins(honest, dice)
                 case "voter":
-                    return Voter(honest(disk), seat, dice)
+                    return Voter(honest(disk), dice)
                 case "withholder":
                     return Withholder(honest(disk), dice)
                 case "liar":
                     return self._ledger(Liar, name, disk)
                 case "usurper":
-                    return Voter(self._ledger(Usurper, name, disk), seat, dice)
+                    return Voter(self._ledger(Usurper, name, disk), dice)
                 case "forger":
-                    return Forger(honest(disk), place, dice)
+                    return Forger(honest(disk), dice)
                 case _:
                     return Silent()
 
@@ -322,7 +327,7 @@ class Scenario:
         keys = mesh.edge_keys(name)
 
         def build(disk: Disk) -> Machine:
-            host = EdgeHost(disk, salt.bytes)
+            host = ChainHost(disk, salt.bytes)
             return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, host, self.profile.config)
 
         if twins:
