@@ -9,14 +9,15 @@ header of e+1 names the set, so that everybody knows it before the first vote of
 | admission | APPLY by a node enrolled as validator, proof of possession valid, then APPROVE by q |
 | rotation | APPLY by a validator; signed with its current key it needs no approval |
 | removal | REMOVE by q, or one's own; or evidence, which needs no vote |
-| speed | at most max(1, f) changes an epoch: evidence first, then votes, then applications |
+| speed | at most max(1, f) changes an epoch: removals first, then applications by age |
 | floor | never below 4 members unless the mesh is for development; a removal waits for that |
 | for ever | keys that left are tombstones: no set holds them again |
 
-Votes count while their voter is a member. Removing whom evidence convicts keeps faulty <= f: each
-step takes one from the faulty and at most one from f. Everything is a function of final
-checkpoints, so all validators hold the same registry; one that lacks blocks of a final epoch waits
-with it and neither proposes nor votes until they are here.
+Votes count while their voter is a member, until q of them have decided; a decision stands.
+Removing whom evidence convicts keeps faulty <= f: each step takes one from the faulty and at most
+one from f. Everything is a function of final checkpoints, so all validators hold the same registry;
+one that lacks blocks of a final epoch waits with it and neither proposes nor votes until they are
+here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,14 +49,14 @@ class Application:
         block_id: The block's id, which approvals name.
         entry: The entry that it would make.
         epoch: When it became final.
-        confirmed: It rotates a validator's keys and is signed with the current one.
+        decided: q approved, or it rotates a validator's keys and is signed with the current one.
         approvals: Who approved.
     """
 
     block_id: bytes
     entry: ValidatorEntry
     epoch: int
-    confirmed: bool = False
+    decided: bool = False
     approvals: tuple[NodeId, ...] = ()
 
     def to_json(self) -> JsonObject:
@@ -63,7 +64,7 @@ class Application:
         return {
             "approvals": approvals,
             "block": self.block_id.hex(),
-            "confirmed": self.confirmed,
+            "decided": self.decided,
             "entry": self.entry.to_json(),
             "epoch": self.epoch,
         }
@@ -130,7 +131,7 @@ class Registry:
                 block_id,
                 parse_entry(item["entry"]),
                 item["epoch"],
-                item["confirmed"] is True,
+                item["decided"] is True,
                 approvals,
             )
         for vote in _items(state["removals"]):
@@ -212,7 +213,7 @@ class Registry:
         for key in known:
             del self.applications[key]
         self.applications[act.block_id] = Application(
-            act.block_id, entry, epoch, confirmed=self._votes(act)
+            act.block_id, entry, epoch, decided=self._votes(act)
         )
 
     def _revoke(self, what: Revoke, epoch: int) -> list[Write]:
@@ -248,7 +249,8 @@ class Registry:
         members = {entry.validator_id: entry for entry in self.following.members}
         left: list[bytes] = []
         room = max(1, self.following.faults)
-        for node in self._leaving():
+        self._count_votes()
+        for node in sorted(self.doomed):
             if room and len(members) > self._least:
                 gone = members.pop(node)
                 left += [gone.key, gone.vote_key]
@@ -272,26 +274,26 @@ class Registry:
         self._settle(decided)
         return decided, left
 
-    def _leaving(self) -> Sequence[NodeId]:
-        voted = [
-            node
-            for node, voters in sorted(self.removals.items())
-            if node in voters or self._count(voters) >= self.following.quorum
-        ]
-        nodes = dict.fromkeys([*sorted(self.doomed), *voted])
-        return [node for node in nodes if self.following.place(node) is not None]
+    def _count_votes(self) -> None:
+        """Turn what q members of the set voted for into decisions."""
+        for node, voters in self.removals.items():
+            if node in voters or self._has_quorum(voters):
+                self.doomed[node] = True
+        for key, item in self.applications.items():
+            if not item.decided and self._has_quorum(item.approvals):
+                self.applications[key] = replace(item, decided=True)
 
     def _joining(self) -> Sequence[Application]:
         ready = [
             item
             for item in self.applications.values()
-            if item.entry.validator_id not in self.doomed
-            and (item.confirmed or self._count(item.approvals) >= self.following.quorum)
+            if item.decided and item.entry.validator_id not in self.doomed
         ]
         return sorted(ready, key=lambda item: (item.epoch, item.block_id))
 
-    def _count(self, voters: Sequence[NodeId]) -> int:
-        return sum(self.following.place(node) is not None for node in voters)
+    def _has_quorum(self, voters: Sequence[NodeId]) -> bool:
+        members = sum(self.following.place(node) is not None for node in voters)
+        return members >= self.following.quorum
 
     def _settle(self, decided: ValidatorSet) -> None:
         """Forget what is done."""
