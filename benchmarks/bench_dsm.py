@@ -25,7 +25,7 @@ from hookprobe.dsm.scribe import ChainHost
 from hookprobe.dsm.store import MemoryStore, Persist, StoreReader, Table
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.runtime.sqlite_store import SqliteStore
-from hookprobe.sim.scenario import START, Keys, Mesh
+from hookprobe.sim.mesh import START, Keys, Mesh
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
 

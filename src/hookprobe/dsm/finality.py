@@ -89,8 +89,10 @@ class Finality:
             self._reload(epoch)
 
     def start(self) -> list[Effect]:
-        """Open the partition of chain time, before anything is written."""
-        return [Persist((), opens=self._partition)]
+        """Open the partition of chain time before anything is written; read what a crash left."""
+        writes, effects = self._read()
+        self._book.revoked = self._history.revoked()
+        return [Persist(tuple(writes), opens=self._partition), *effects]
 
     def _partition_of(self, timestamp_ms: int) -> int:
         return timestamp_ms * MILLISECOND // self._config.partition_us

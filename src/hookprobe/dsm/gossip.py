@@ -220,8 +220,13 @@ class Gossip:
         return (Table.META, _missing_row(covered), writer.finish())
 
     def _fills(self, entries: Sequence[BlockEntry]) -> bool:
-        gaps = self.missing.get(entries[0].signed.lane, [])
-        return bool(gaps) and gaps[0][1].head == entries[-1].signed.id
+        """Tell whether blocks are a missing range, the whole of it and nothing else.
+
+        Another request may end in the same head and begin later; its answer fills nothing.
+        """
+        first, last = entries[0].signed, entries[-1].signed
+        gaps = self.missing.get(first.lane, [])
+        return bool(gaps) and (gaps[0][1].first, gaps[0][1].head) == (first.seq, last.id)
 
     def _fill(self, entries: Sequence[BlockEntry], now: Instant) -> list[Effect]:
         lane = entries[0].signed.lane

@@ -502,7 +502,11 @@ class ValidatorLedger:
 
     def _statuses(self) -> list[Effect]:
         members = [self.peers.peers[node] for node in self.peers.validators()]
-        return [self._status(peer) for peer in [*members, *self._watchers()]]
+        effects: list[Effect] = [self._status(peer) for peer in [*members, *self._watchers()]]
+        if not self.voting.seated:
+            # Nobody asks who is not enrolled yet, so its heads are told until they are heard.
+            effects += [item for peer in members for item in self.gossip.all_heads(peer.node_id)]
+        return effects
 
 
 def _points(error: RemoteError) -> int:

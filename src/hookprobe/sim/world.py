@@ -174,6 +174,12 @@ class World:
     def _clock(self, host: Host) -> Instant:
         return Instant(self.now + host.skew_us)
 
+    def set_clock(self, host: Host, skew_us: int) -> None:
+        """Step a host's clock; its timers are set anew."""
+        host.skew_us = skew_us
+        host.wake_at = None
+        self._schedule(host)
+
     # -- effects ----------------------------------------------------------------------------
 
     def act(self, host: Host, command: Callable[[Machine, Instant], list[Effect]]) -> None:

@@ -24,7 +24,8 @@ from hookprobe.dsm.roll import Roll
 from hookprobe.dsm.scribe import ChainHost
 from hookprobe.dsm.store import MemoryStore, Persist
 from hookprobe.dsm.validator import ValidatorLedger
-from hookprobe.sim.scenario import CONFIG, START, Keys, Mesh
+from hookprobe.sim.mesh import START, Keys, Mesh
+from hookprobe.sim.scenario import CONFIG
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 

@@ -21,7 +21,7 @@ from hookprobe.dsm.registry import APPLICATIONS_MAX, Registry
 from hookprobe.dsm.store import MemoryStore, Persist
 from hookprobe.dsm.validators import ValidatorSet, decode_set
 from hookprobe.errors import RemoteError
-from hookprobe.sim.scenario import Mesh
+from hookprobe.sim.mesh import Mesh
 from hookprobe.wire.identifiers import NodeId
 
 MESH = mesh_of(4)

@@ -11,7 +11,7 @@ from hookprobe.dsm.microblock import LaneKey
 from hookprobe.dsm.store import MemoryStore
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.dsm.voting import EARLY_MAX
-from hookprobe.sim.scenario import START
+from hookprobe.sim.mesh import START
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
 
