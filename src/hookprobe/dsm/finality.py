@@ -26,7 +26,7 @@ from hookprobe.dsm.effects import (
     ValidatorSetChanged,
 )
 from hookprobe.dsm.gossip import Gossip
-from hookprobe.dsm.governance import Act, act_of
+from hookprobe.dsm.governance import Act, act_of, is_governance
 from hookprobe.dsm.history import History
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.messages import BLOCKS_MAX
@@ -46,6 +46,7 @@ class Unread:
 
     ranges: tuple[Range, ...]
     offenders: tuple[str, ...]
+    timestamp_ms: int
     acts: dict[LaneKey, list[Act]] = field(default_factory=dict)
 
     @property
@@ -102,7 +103,7 @@ class Finality:
         final = self._history.checkpoint(epoch)
         assert final is not None, "an epoch that was not read is never pruned"
         content = final.checkpoint.content
-        unread = self._note(epoch, content, self._verdicts(epoch, content))
+        unread = self._note(final, self._verdicts(epoch, content))
         missing = [item for gaps in self._gossip.missing.values() for item in gaps]
         for covered in content.ranges:
             if (epoch, covered) not in missing:
@@ -126,9 +127,11 @@ class Finality:
                 found[evidence] = judge(evidence, self._history.roll, range(epoch + 1))
         return found
 
-    def _note(self, epoch: int, content: Content, verdicts: Mapping[bytes, Verdict]) -> Unread:
+    def _note(self, final: FinalCheckpoint, verdicts: Mapping[bytes, Verdict]) -> Unread:
+        header, content = final.checkpoint.header, final.checkpoint.content
+        epoch, timestamp_ms = header.epoch, header.timestamp_ms
         offenders = tuple(verdict.offender for verdict in verdicts.values())
-        self._unread[epoch] = Unread(content.ranges, offenders)
+        self._unread[epoch] = Unread(content.ranges, offenders, timestamp_ms)
         return self._unread[epoch]
 
     def _acts(self, covered: Range, blocks: Sequence[SignedBlock]) -> list[Act]:
@@ -150,7 +153,7 @@ class Finality:
         content, header = final.checkpoint.content, final.checkpoint.header
         verdicts = self._verdicts(header.epoch, content)
         writes: list[Write] = list(forget_rows(self._reader, header.epoch))
-        unread = self._note(header.epoch, content, verdicts)
+        unread = self._note(final, verdicts)
         block_ids: list[bytes] = []
         for covered in content.ranges:
             path, rows = self._book.finalize(covered)
@@ -160,6 +163,7 @@ class Finality:
                 writes.append(self._gossip.remember_missing(header.epoch, covered))
             else:
                 unread.acts[covered.lane] = self._acts(covered, path)
+                writes += _relics(header.epoch, path)
                 block_ids += [signed.id for signed in path]
         writes += self._history.advance(final, list(verdicts.values()))
         whole = unread.whole
@@ -198,9 +202,52 @@ class Finality:
         if unread is None:
             return []
         unread.acts[covered.lane] = self._acts(covered, blocks)
-        writes, effects = self._read()
+        return self._read_on(_relics(epoch, blocks))
+
+    def _read_on(self, writes: list[Write]) -> list[Effect]:
+        read, effects = self._read()
         self._book.revoked = self._history.revoked()
+        writes = [*writes, *read]
         return [Persist(tuple(writes)), *effects] if writes else effects
+
+    # -- epochs whose blocks are pruned -------------------------------------------------------
+
+    def stale(self) -> range | None:
+        """Return the epochs from the first unread one on that others may have pruned."""
+        first, kept = self._history.registry.next_epoch, self._config.keep_blocks
+        if not kept:
+            return None
+        oldest = self._partition - kept
+        epochs = [
+            epoch
+            for epoch, unread in self._unread.items()
+            if self._partition_of(unread.timestamp_ms) <= oldest
+        ]
+        unread = self._unread.get(first)
+        if not epochs or unread is None or unread.whole:
+            return None
+        return range(first, max(epochs) + 1)
+
+    def read_relics(self, last: int, blocks: Sequence[tuple[int, SignedBlock]]) -> list[Effect]:
+        """Read epochs up to `last` from what f+1 validators kept of them.
+
+        Raises:
+            VerificationError: A block does not verify, or is not in a range of its epoch.
+        """
+        stale = self.stale()
+        epochs = range(stale.start, min(last + 1, stale.stop)) if stale is not None else range(0)
+        writes: list[Write] = []
+        for epoch in epochs:
+            unread = self._unread[epoch]
+            mine = [signed for number, signed in blocks if number == epoch]
+            for covered in unread.ranges:
+                if covered.lane not in unread.acts:
+                    part = [item for item in mine if item.lane == covered.lane]
+                    writes += self._book.know(part, covered)
+                    unread.acts[covered.lane] = self._acts(covered, part)
+                    writes += self._gossip.forget_missing(epoch, covered)
+                    writes += _relics(epoch, part)
+        return self._read_on(writes)
 
     def _read(self) -> tuple[list[Write], list[Effect]]:
         """Let the registry read all epochs that are whole, in order."""
@@ -245,6 +292,19 @@ def _convictions(verdicts: Mapping[bytes, Verdict], epoch: int) -> list[Effect]:
         if found.fault is not Fault.FORK:
             effects.append(SlashDue(offender, found.fault.name, epoch, evidence_id(evidence)))
     return effects
+
+
+def _relics(epoch: int, blocks: Sequence[SignedBlock]) -> list[Write]:
+    """Return the rows of what is kept of these blocks for ever."""
+    return [
+        (
+            Table.RELICS,
+            epoch.to_bytes(8, "big") + lane_row(signed.lane) + signed.seq.to_bytes(8, "big"),
+            signed.encode(),
+        )
+        for signed in blocks
+        if signed.seq == 1 or is_governance(signed)
+    ]
 
 
 def _coverage(covered: Range, epoch: int) -> Write:

@@ -219,6 +219,16 @@ class Gossip:
         covered.write(writer)
         return (Table.META, _missing_row(covered), writer.finish())
 
+    def forget_missing(self, epoch: int, covered: Range) -> list[Write]:
+        """Cease to want a range that nobody has any more."""
+        gaps = self.missing.get(covered.lane, [])
+        if (epoch, covered) not in gaps:
+            return []
+        gaps.remove((epoch, covered))
+        if not gaps:
+            del self.missing[covered.lane]
+        return [(Table.META, _missing_row(covered), None)]
+
     def _fills(self, entries: Sequence[BlockEntry]) -> bool:
         """Tell whether blocks are a missing range, the whole of it and nothing else.
 

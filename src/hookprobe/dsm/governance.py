@@ -31,6 +31,7 @@ from hookprobe.wire.fields import Fields
 from hookprobe.wire.identifiers import NodeId, parse_node_id
 
 EVENT_TYPE = "governance"
+KINDS = ("apply", "approve", "remove", "revoke")
 ATTESTATION_MAX_BYTES = 3 << 10
 
 
@@ -116,6 +117,12 @@ def revoke(chain: bytes, node_id: NodeId, authority: Signer) -> Revoke:
     """Sign a revocation as an authority."""
     signature = authority.sign(revocation_statement(chain, node_id))
     return Revoke(node_id, authority.public_key, signature)
+
+
+def is_governance(signed: SignedBlock) -> bool:
+    """Tell whether a block may hold something of this."""
+    body = signed.block.body
+    return body is not None and body.get("kind") in KINDS
 
 
 def act_of(signed: SignedBlock, author: Enrolment) -> Act | None:

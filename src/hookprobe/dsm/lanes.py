@@ -387,6 +387,19 @@ class LaneBook:
         for signed in blocks:
             verify_block(signed, lane.enrolment.certificate.key, self._court.signatures)
 
+    def know(self, blocks: list[SignedBlock], covered: Range) -> list[Write]:
+        """Take over the relics of a final range: from block 1 on, whose key signs the chain.
+
+        Raises:
+            VerificationError: A signature or the enrolment does not hold, or a block is elsewhere.
+        """
+        if any(not covered.first <= signed.seq <= covered.last for signed in blocks):
+            raise VerificationError(f"relics of {covered.node_id}: of another range")
+        if not blocks:
+            return []
+        self.complete(blocks)
+        return [self.lanes[covered.lane].row()]
+
     def heads(self) -> list[tuple[LaneKey, int]]:
         """Return the head of every lane that holds something, sorted."""
         return [(key, lane.head_seq) for key, lane in sorted(self.lanes.items()) if lane.head_seq]

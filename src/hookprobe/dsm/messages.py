@@ -20,6 +20,8 @@
 | 14 | GetReceipts | sync | an edge asks for receipts from a block on |
 | 15 | GetChanges | sync | an edge asks for the validator-set changes from an epoch on |
 | 16 | Changes | sync | the answer; also sent when the set changes |
+| 17 | GetRelics | sync | what is kept for ever of the blocks of epochs first..last |
+| 18 | Relics | sync | the answer, possibly of fewer epochs |
 
 Decoding raises `RemoteError` only. Authenticity of the sender is the link's business; everything
 that outlives the link is signed.
@@ -74,6 +76,7 @@ CHECKPOINTS_MAX = 256
 JUSTIFICATION_MAX = 1024
 INCARNATIONS_MAX = 64
 CHANGES_MAX = 64
+RELICS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +233,23 @@ class Changes:
     items: tuple[SetChange, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class GetRelics:
+    """A request for the first and governance blocks of the epochs first..last."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relics:
+    """All such blocks of the epochs first..last, each with its epoch, in order."""
+
+    first: int
+    last: int
+    blocks: tuple[tuple[int, SignedBlock], ...]
+
+
 SyncMessage: TypeAlias = (
     Status
     | GetCheckpoints
@@ -240,6 +260,8 @@ SyncMessage: TypeAlias = (
     | GetReceipts
     | GetChanges
     | Changes
+    | GetRelics
+    | Relics
 )
 Message: TypeAlias = (
     Blocks | Have | GetRange | CutMessage | Proposal | Vote | CertificateMessage | SyncMessage
@@ -349,13 +371,13 @@ def _write_sync(message: SyncMessage, writer: Writer) -> None:
             writer.put(message.heads_hash).u64(message.seen_epochs)
         case Receipt():
             write_receipt(writer.u8(11), message)
-        case Checkpoints() | Changes() | HeadsReply():
+        case Checkpoints() | Changes() | HeadsReply() | Relics():
             _write_answer(message, writer)
         case _:
             _write_request(message, writer)
 
 
-def _write_answer(message: Checkpoints | Changes | HeadsReply, writer: Writer) -> None:
+def _write_answer(message: Checkpoints | Changes | HeadsReply | Relics, writer: Writer) -> None:
     match message:
         case Checkpoints(items):
             writer.u8(10).u16(len(items))
@@ -369,10 +391,14 @@ def _write_answer(message: Checkpoints | Changes | HeadsReply, writer: Writer) -
             writer.u8(16).u8(len(changes))
             for change in changes:
                 change.write(writer)
+        case Relics(first, last, blocks):
+            writer.u8(18).u64(first).u64(last).u16(len(blocks))
+            for epoch, signed in blocks:
+                signed.write(writer.u64(epoch))
 
 
 def _write_request(
-    message: GetCheckpoints | GetHeads | GetReceipts | GetChanges, writer: Writer
+    message: GetCheckpoints | GetHeads | GetReceipts | GetChanges | GetRelics, writer: Writer
 ) -> None:
     match message:
         case GetCheckpoints(first, count):
@@ -383,6 +409,8 @@ def _write_request(
             writer.u8(14).u32(inc).u64(first)
         case GetChanges(first):
             writer.u8(15).u64(first)
+        case GetRelics(first, last):
+            writer.u8(17).u64(first).u64(last)
 
 
 def write_receipt(writer: Writer, receipt: Receipt) -> None:
@@ -474,6 +502,12 @@ def _read_changes(reader: Reader) -> Changes:
     return Changes(tuple(read_change(reader) for _ in range(count)))
 
 
+def _read_relics(reader: Reader) -> Relics:
+    first, last = reader.u64(), reader.u64()
+    count = _count(reader, RELICS_MAX, "relics")
+    return Relics(first, last, tuple((reader.u64(), read_block(reader)) for _ in range(count)))
+
+
 _READERS: dict[int, Callable[[Reader], Message]] = {
     1: _read_blocks,
     2: _read_have,
@@ -491,4 +525,6 @@ _READERS: dict[int, Callable[[Reader], Message]] = {
     14: lambda reader: GetReceipts(reader.u32(), reader.u64()),
     15: lambda reader: GetChanges(reader.u64()),
     16: _read_changes,
+    17: lambda reader: GetRelics(reader.u64(), reader.u64()),
+    18: _read_relics,
 }

@@ -46,6 +46,7 @@ class Table(Enum):
     CONTENTS = "contents"  # epoch[8]: ranges, CUTs and evidence
     COVERAGE = "coverage"  # node[32] inc[4] last seq[8]: the epoch that holds the range
     CHANGES = "changes"  # epoch[8]: the header that changes the validator set, and the new set
+    RELICS = "relics"  # epoch[8] node[32] inc[4] seq[8]: first and governance blocks, for ever
     EVIDENCE = "evidence"  # digest[32]
     RECEIPTS = "receipts"  # inc[4] first seq[8]
     NODE = "node"  # what the node keeps beside the ledger: name

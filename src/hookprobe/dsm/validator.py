@@ -9,6 +9,7 @@ the same store, then `start`.
 
 from collections.abc import Sequence
 
+from hookprobe.dsm.answers import AnswerDesk
 from hookprobe.dsm.chain import Author, Event
 from hookprobe.dsm.checkpoint import FinalCheckpoint
 from hookprobe.dsm.clerk import Clerk
@@ -31,24 +32,19 @@ from hookprobe.dsm.governance import EVENT_TYPE, Governance
 from hookprobe.dsm.history import History
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.messages import (
-    ANSWER_MAX_BYTES,
-    CHANGES_MAX,
     Blocks,
     CertificateMessage,
     Changes,
     ChannelClass,
     Checkpoints,
     CutMessage,
-    GetChanges,
-    GetCheckpoints,
-    GetHeads,
     GetRange,
-    GetReceipts,
     Have,
     HeadsReply,
     Message,
     Proposal,
     Receipt,
+    Relics,
     Status,
     SyncMessage,
     Vote,
@@ -64,6 +60,7 @@ from hookprobe.dsm.peers import (
     PeerBook,
 )
 from hookprobe.dsm.receipts import ReceiptDesk
+from hookprobe.dsm.relics import RelicDesk
 from hookprobe.dsm.scribe import ChainHost, Scribe
 from hookprobe.dsm.steps import Accused, Broadcast, Decided, Step, ValidatorKeys
 from hookprobe.dsm.store import Persist
@@ -121,6 +118,8 @@ class ValidatorLedger:
             self.clerk = Clerk(keys.validator_id, scribe, self.gossip, self.book, self.peers)
         self._sync = Synchronizer(self.history, config)
         self._finality = Finality(self.history, self.book, self.gossip, self.judge, reader, config)
+        self._relics = RelicDesk(self.history, self._finality, self.peers, reader)
+        self._answers = AnswerDesk(self.history, self.book, self._sync, self.receipts, self._relics)
         self._config = config
         self._last_final = self.history.latest()
         self._status_at = Instant(0)
@@ -244,38 +243,24 @@ class ValidatorLedger:
         match message:
             case Status():
                 return self._receive_status(peer, message, now)
-            case GetCheckpoints():
-                return self._sync.receive_get(peer, message)
             case Checkpoints():
                 return self._receive_checkpoints(peer, message, now)
-            case GetHeads():
-                return [Send(peer.node_id, HeadsReply(self.book.incarnations(peer.node_id)))]
             case HeadsReply(heads):
                 return self._receive_heads(peer, heads, now)
-            case GetReceipts():
-                return self.receipts.receive_get(peer, message)
-            case GetChanges(first):
-                return self._changes(peer.node_id, first)
+            case Relics():
+                return self._relics.receive(peer, message)
             case Receipt() | Changes():
                 if self.clerk is None or not self.clerk.has_chain:
                     raise VerificationError("receipts and changes are for edges")
                 return []  # for a node with a chain; a validator has the headers themselves
+            case _:
+                return self._answers.receive_get(peer, message)
 
     def _receive_heads(self, peer: Peer, heads: tuple[Head, ...], now: Instant) -> list[Effect]:
         if peer.place is None or self.clerk is None:
             raise VerificationError("heads that were not asked for")
         faults = self.court.validators.faults
         return self.clerk.receive_heads(peer.node_id, heads, faults, now)
-
-    def _changes(self, node_id: NodeId, first: int) -> list[Effect]:
-        """Return the set changes from an epoch on, as many as a frame takes."""
-        room, items = ANSWER_MAX_BYTES, []
-        for change in self.history.changes(first)[:CHANGES_MAX]:
-            room -= len(change.encode())
-            if room < 0:
-                break
-            items.append(change)
-        return [Send(node_id, Changes(tuple(items)))] if items else []
 
     def _receive_blocks(self, peer: Peer, message: Blocks, now: Instant) -> list[Effect]:
         effects = self.gossip.receive_blocks(peer, message, now)
@@ -418,7 +403,9 @@ class ValidatorLedger:
         effects.insert(1, told)
         if self.history.roll.since != since:
             edges = [node for node, peer in self.peers.peers.items() if peer.place is None]
-            effects += [item for node in edges for item in self._changes(node, header.epoch)]
+            effects += [
+                item for node in edges for item in self._answers.changes(node, header.epoch)
+            ]
         if block_ids is not None:
             effects += self.receipts.push(final, block_ids)
         else:
@@ -498,6 +485,7 @@ class ValidatorLedger:
             self._status_at = Instant(now + self._config.status_us)
             effects += self._statuses()
             effects += self.gossip.fetch_missing(now)
+            effects += self._relics.ask()
         return effects + self._carry_out(self.voting.handle_timeout(now), now)
 
     def _statuses(self) -> list[Effect]:
