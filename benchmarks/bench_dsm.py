@@ -18,8 +18,9 @@ from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import convene
 from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.effects import CheckpointFinalized, Effect, Send
+from hookprobe.dsm.frames import decode, encode
 from hookprobe.dsm.lanes import LaneBook
-from hookprobe.dsm.messages import Message, decode, encode
+from hookprobe.dsm.messages import Message
 from hookprobe.dsm.microblock import parse_block
 from hookprobe.dsm.scribe import ChainHost
 from hookprobe.dsm.store import MemoryStore, Persist, StoreReader, Table

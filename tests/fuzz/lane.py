@@ -22,8 +22,8 @@ from hookprobe.detection.event import Format, Sensor
 from hookprobe.detection.pipeline import Detection
 from hookprobe.dsm.bundle import BundleVerifier, export_bundle
 from hookprobe.dsm.checkpoint import decode_content, decode_sealed
+from hookprobe.dsm.frames import decode as decode_message
 from hookprobe.dsm.genesis import decode_genesis
-from hookprobe.dsm.messages import decode as decode_message
 from hookprobe.dsm.microblock import decode_block
 from hookprobe.dsm.receipts import decode_receipt
 from hookprobe.dsm.store import Table

@@ -7,6 +7,7 @@ from hookprobe.crypto import merkle
 from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
 from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.enrolment import Head
+from hookprobe.dsm.frames import decode, encode
 from hookprobe.dsm.messages import (
     CertificateMessage,
     GetCheckpoints,
@@ -18,8 +19,6 @@ from hookprobe.dsm.messages import (
     Receipt,
     Status,
     Vote,
-    decode,
-    encode,
 )
 from hookprobe.dsm.receipts import build_tree
 from hookprobe.errors import RemoteError

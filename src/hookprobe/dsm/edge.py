@@ -21,6 +21,7 @@ from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import Schemes, convene
 from hookprobe.dsm.effects import Effect, PeerPenalised, ReceiptReceived, Send
 from hookprobe.dsm.enrolment import Enrolment
+from hookprobe.dsm.frames import decode
 from hookprobe.dsm.genesis import Genesis
 from hookprobe.dsm.messages import (
     BLOCKS_MAX,
@@ -35,7 +36,6 @@ from hookprobe.dsm.messages import (
     HeadsReply,
     Message,
     Receipt,
-    decode,
 )
 from hookprobe.dsm.receipts import check_receipt, encode_receipt
 from hookprobe.dsm.roll import Roll, decode_change

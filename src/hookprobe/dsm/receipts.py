@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from hookprobe.crypto import merkle
 from hookprobe.dsm.checkpoint import FinalCheckpoint, Header, Range, parse_header
 from hookprobe.dsm.effects import Effect, Send
+from hookprobe.dsm.frames import read_receipt, write_receipt
 from hookprobe.dsm.history import History
-from hookprobe.dsm.messages import GetReceipts, Receipt, read_receipt, write_receipt
+from hookprobe.dsm.messages import GetReceipts, Receipt
 from hookprobe.dsm.microblock import LaneKey, lane_row
 from hookprobe.dsm.peers import Peer, PeerBook
 from hookprobe.dsm.roll import Roll

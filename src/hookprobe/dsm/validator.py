@@ -26,6 +26,7 @@ from hookprobe.dsm.effects import (
 )
 from hookprobe.dsm.enrolment import Head
 from hookprobe.dsm.finality import Finality
+from hookprobe.dsm.frames import decode
 from hookprobe.dsm.genesis import Genesis
 from hookprobe.dsm.gossip import Gossip
 from hookprobe.dsm.governance import EVENT_TYPE, Governance
@@ -49,7 +50,6 @@ from hookprobe.dsm.messages import (
     SyncMessage,
     Vote,
     channel_class,
-    decode,
 )
 from hookprobe.dsm.peers import (
     PENALTY_INVALID,
@@ -402,10 +402,8 @@ class ValidatorLedger:
         )
         effects.insert(1, told)
         if self.history.roll.since != since:
-            edges = [node for node, peer in self.peers.peers.items() if peer.place is None]
-            effects += [
-                item for node in edges for item in self._answers.changes(node, header.epoch)
-            ]
+            for node in [node for node, peer in self.peers.peers.items() if peer.place is None]:
+                effects += self._answers.changes(node, header.epoch)
         if block_ids is not None:
             effects += self.receipts.push(final, block_ids)
         else:
@@ -416,11 +414,8 @@ class ValidatorLedger:
         return effects + [self._status(peer) for peer in self._watchers()]
 
     def _watchers(self) -> list[Peer]:
-        return [
-            peer
-            for _, peer in sorted(self.peers.peers.items())
-            if peer.place is None and self._is_kin(peer)
-        ]
+        others = [peer for peer in self.peers.peers.values() if peer.place is None]
+        return sorted(filter(self._is_kin, others), key=lambda peer: peer.node_id)
 
     def _next_epoch(self, now: Instant) -> list[Effect]:
         effects: list[Effect] = []

@@ -12,7 +12,8 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from hookprobe.dsm.effects import Disconnect, Effect, Observation, Send
-from hookprobe.dsm.messages import Message, decode, encode
+from hookprobe.dsm.frames import decode, encode
+from hookprobe.dsm.messages import Message
 from hookprobe.dsm.store import Persist
 from hookprobe.sim.dice import Dice
 from hookprobe.sim.disk import Disk

@@ -16,8 +16,9 @@ from hookprobe.dsm.court import Court, convene
 from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.effects import Disconnect, Effect, Send
 from hookprobe.dsm.enrolment import Enrolment
+from hookprobe.dsm.frames import decode, encode
 from hookprobe.dsm.history import History
-from hookprobe.dsm.messages import Message, decode, encode
+from hookprobe.dsm.messages import Message
 from hookprobe.dsm.microblock import NO_PARENT, Microblock, SignedBlock, sign_block
 from hookprobe.dsm.misbehaviour import Verdict, judge
 from hookprobe.dsm.roll import Roll

@@ -8,8 +8,9 @@ from tests.unit.dsm.kit import EDGE, NOW, chain_of, court_of, enrolment_of, judg
 
 from hookprobe.dsm.checkpoint import parse_header
 from hookprobe.dsm.enrolment import Head, check_enrolment, parse_enrolment
+from hookprobe.dsm.frames import decode
 from hookprobe.dsm.genesis import decode_genesis
-from hookprobe.dsm.messages import FRAME_MAX_BYTES, Blocks, decode
+from hookprobe.dsm.messages import FRAME_MAX_BYTES, Blocks
 from hookprobe.dsm.microblock import (
     Microblock,
     NeuroBinding,

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tests.unit.dsm_bundle.attacks import MESH, enrolled, sample_bytes, turning_bytes
+from tests.unit.dsm_bundle.attacks import MESH, enrolled, sample_bytes
+from tests.unit.dsm_bundle.change_attacks import turning_bytes
 from tests.unit.dsm_bundle.forge import (
     CA,
     EDGE,
