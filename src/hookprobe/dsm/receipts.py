@@ -18,6 +18,7 @@ from hookprobe.dsm.microblock import LaneKey, lane_row
 from hookprobe.dsm.peers import Peer, PeerBook
 from hookprobe.dsm.roll import Roll
 from hookprobe.dsm.store import StoreReader, Table, prefix_end
+from hookprobe.dsm.tree_log import BlockPlace
 from hookprobe.errors import LocalError, VerificationError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.reader import Reader, Writer
@@ -46,6 +47,16 @@ class EpochTree:
                 return start, self._siblings(start, start + item.count - 1)
             start += item.count
         raise LocalError("receipt: the range is not in this epoch")
+
+    def prove_leaf(self, index: int) -> merkle.Proof:
+        """Return the inclusion proof of one leaf.
+
+        Raises:
+            LocalError: There is none.
+        """
+        if not 0 <= index < len(self.levels[0]):
+            raise LocalError(f"receipt: no block {index} in an epoch of {len(self.levels[0])}")
+        return self._siblings(index, index)
 
     def _siblings(self, first: int, last: int) -> merkle.Proof:
         # The order is that of merkle.prove_range: level by level, left before right.
@@ -159,6 +170,18 @@ class ReceiptDesk:
                 effects.append(Send(peer.node_id, receipt))
         return effects
 
+    def place(self, epoch: int, index: int) -> BlockPlace | None:
+        """Return what proves the block (epoch, index); None while blocks of it are missing.
+
+        Raises:
+            LocalError: The epoch has fewer blocks.
+        """
+        final = self._history.checkpoint(epoch)
+        tree = self._tree(final) if final is not None else None
+        if final is None or tree is None:
+            return None
+        return BlockPlace(final.checkpoint.raw, index, tree.prove_leaf(index))
+
     def receipt(self, lane: LaneKey, epoch: int) -> Receipt | None:
         """Return the receipt of a chain in a final epoch; None while blocks are missing."""
         final = self._history.checkpoint(epoch)
@@ -166,13 +189,20 @@ class ReceiptDesk:
             return None
         ranges = final.checkpoint.content.ranges
         covered = next((item for item in ranges if item.lane == lane), None)
-        tree = self._trees.get(epoch)
+        tree = self._tree(final)
+        if tree is None or covered is None:
+            return None
+        return make_receipt(final, tree, covered)
+
+    def _tree(self, final: FinalCheckpoint) -> EpochTree | None:
+        header, ranges = final.checkpoint.header, final.checkpoint.content.ranges
+        tree = self._trees.get(header.epoch)
         if tree is None:
             block_ids = self._stored_ids(ranges)
-            if merkle.root(block_ids) != final.checkpoint.header.merkle_root:
+            if merkle.root(block_ids) != header.merkle_root:
                 return None
-            tree = self._keep(epoch, build_tree(ranges, block_ids))
-        return make_receipt(final, tree, covered) if covered is not None else None
+            tree = self._keep(header.epoch, build_tree(ranges, block_ids))
+        return tree
 
     def _stored_ids(self, ranges: Sequence[Range]) -> list[bytes]:
         block_ids: list[bytes] = []

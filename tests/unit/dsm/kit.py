@@ -28,11 +28,11 @@ from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.sim.mesh import START, Keys, Mesh
 from hookprobe.sim.scenario import CONFIG
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
+from hookprobe.wire.instant import DAY, MILLISECOND, SECOND, Instant
 
 NOW = Instant(START + SECOND)
 EDGE = NodeId("edge")
-QUICK = replace(CONFIG, cut_grace_us=0)
+QUICK = replace(CONFIG, cut_grace_us=0, partition_us=DAY)
 
 
 def mesh_of(size: int = 4, *, real: bool = False) -> Mesh:
