@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 
 from hookprobe.dsm import cut, registry, validators, voting
+from hookprobe.dsm.backlog import Backlog
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.consensus import Simplex
 from hookprobe.dsm.content import ContentJudge
 from hookprobe.dsm.effects import Effect
 from hookprobe.dsm.finality import Finality
-from hookprobe.dsm.gossip import Gossip
 from hookprobe.dsm.governance import Act
 from hookprobe.dsm.lanes import Lane
-from hookprobe.dsm.messages import BlockEntry, Proposal
+from hookprobe.dsm.messages import PackEntry, Proposal
 from hookprobe.dsm.registry import Registry
 from hookprobe.dsm.steps import Step
 from hookprobe.dsm.store import Persist, Table, Write
@@ -24,7 +24,7 @@ from hookprobe.dsm.votelog import Memory
 from hookprobe.dsm.voting import Voting
 from hookprobe.sim.scenario import CHURN, CONFIG, FAST, Profile, run
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND
+from hookprobe.wire.instant import MILLISECOND, Instant
 
 SAFETY = ("I1:", "I2:", "I3:", "I4:", "I6:", "I7:", "I8:")
 LIVENESS = ("I10:",)
@@ -173,11 +173,17 @@ def spare_the_convicted(patch: pytest.MonkeyPatch) -> None:
 
 
 def take_part_for_whole(patch: pytest.MonkeyPatch) -> None:
-    def wrong(self: Gossip, entries: Sequence[BlockEntry]) -> bool:
-        gaps = self.missing.get(entries[0].signed.lane, [])
-        return bool(gaps) and gaps[0][1].head == entries[-1].signed.id
+    honest_fill = Backlog._fill
 
-    patch.setattr(Gossip, "_fills", wrong)
+    def wrong(self: Backlog, entries: Sequence[PackEntry], now: Instant) -> list[Effect]:
+        gaps = self.missing.get(entries[0].signed.lane, [])
+        if gaps and len(entries) > 1:
+            entries = [replace(entries[0], signed=entries[-1].signed)]
+            first = replace(gaps[0][1], first=entries[0].signed.seq)
+            self.missing[first.lane][0] = (gaps[0][0], first)
+        return honest_fill(self, entries, now)
+
+    patch.setattr(Backlog, "_fill", wrong)
 
 
 def prune_headers_too(patch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,16 @@ class EpochCompleted:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeFilled:
+    """Blocks first..last of a final epoch that were missing have arrived; `linked` to its head."""
+
+    epoch: int
+    lane: LaneKey
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class QuorumLost:
     """An open epoch cannot gather a quorum: `heard` of the `needed` validators."""
 
@@ -239,6 +249,7 @@ Observation: TypeAlias = (
     | ViewChanged
     | CheckpointFinalized
     | EpochCompleted
+    | RangeFilled
     | QuorumLost
     | ForkDetected
     | MisbehaviourDetected

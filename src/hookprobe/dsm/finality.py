@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from hookprobe.dsm.backlog import Backlog
 from hookprobe.dsm.checkpoint import Content, FinalCheckpoint, Range, evidence_id
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.content import ContentJudge
@@ -63,7 +64,7 @@ class Finality:
     Args:
         history: The agreed past.
         book: The blocks held.
-        gossip: What is missing, and pending evidence.
+        exchange: Pending evidence, and what is missing.
         judge: Judges evidence.
         reader: The store as it was left.
         config: What is kept for how long.
@@ -73,14 +74,14 @@ class Finality:
         self,
         history: History,
         book: LaneBook,
-        gossip: Gossip,
+        exchange: tuple[Gossip, Backlog],
         judge: ContentJudge,
         reader: StoreReader,
         config: LedgerConfig,
     ) -> None:
         self._history = history
         self._book = book
-        self._gossip = gossip
+        self._gossip, self._backlog = exchange
         self._judge = judge
         self._reader = reader
         self._config = config
@@ -104,7 +105,7 @@ class Finality:
         assert final is not None, "an epoch that was not read is never pruned"
         content = final.checkpoint.content
         unread = self._note(final, self._verdicts(epoch, content))
-        missing = [item for gaps in self._gossip.missing.values() for item in gaps]
+        missing = [item for gaps in self._backlog.missing.values() for item in gaps]
         for covered in content.ranges:
             if (epoch, covered) not in missing:
                 unread.acts[covered.lane] = self._acts(covered, self._stored(covered))
@@ -160,7 +161,7 @@ class Finality:
             writes += rows
             writes.append(_coverage(covered, header.epoch))
             if path is None:
-                writes.append(self._gossip.remember_missing(header.epoch, covered))
+                writes.append(self._backlog.remember(header.epoch, covered))
             else:
                 unread.acts[covered.lane] = self._acts(covered, path)
                 writes += _relics(header.epoch, path)
@@ -245,7 +246,7 @@ class Finality:
                     part = [item for item in mine if item.lane == covered.lane]
                     writes += self._book.know(part, covered)
                     unread.acts[covered.lane] = self._acts(covered, part)
-                    writes += self._gossip.forget_missing(epoch, covered)
+                    writes += self._backlog.forget(epoch, covered)
                     writes += _relics(epoch, part)
         return self._read_on(writes)
 

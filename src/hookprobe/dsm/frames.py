@@ -13,6 +13,7 @@ from hookprobe.dsm.certificate import read_certificate, read_kind
 from hookprobe.dsm.checkpoint import HEADER_MAX_BYTES, read_checkpoint, read_final, read_range
 from hookprobe.dsm.cut import read_cut
 from hookprobe.dsm.enrolment import Head
+from hookprobe.dsm.linked import read_linked
 from hookprobe.dsm.messages import (
     BLOCKS_MAX,
     CHANGES_MAX,
@@ -21,6 +22,7 @@ from hookprobe.dsm.messages import (
     HAVE_MAX,
     INCARNATIONS_MAX,
     JUSTIFICATION_MAX,
+    PACK_MAX,
     RELICS_MAX,
     VERSION,
     BlockEntry,
@@ -32,12 +34,15 @@ from hookprobe.dsm.messages import (
     GetChanges,
     GetCheckpoints,
     GetHeads,
+    GetPack,
     GetRange,
     GetReceipts,
     GetRelics,
     Have,
     HeadsReply,
     Message,
+    Pack,
+    PackEntry,
     Proposal,
     Receipt,
     Relics,
@@ -96,7 +101,7 @@ def _write(message: Message, writer: Writer) -> None:
     match message:
         case Vote() | Proposal() | CertificateMessage() | CutMessage():
             _write_consensus(message, writer)
-        case Blocks() | Have() | GetRange():
+        case Blocks() | Have() | GetRange() | GetPack() | Pack():
             _write_data(message, writer)
         case _:
             _write_sync(message, writer)
@@ -122,7 +127,7 @@ def _write_consensus(
             certificate.write(writer.u8(7))
 
 
-def _write_data(message: Blocks | Have | GetRange, writer: Writer) -> None:
+def _write_data(message: Blocks | Have | GetRange | GetPack | Pack, writer: Writer) -> None:
     match message:
         case Blocks(request, entries):
             writer.u8(1).u32(request).u16(len(entries))
@@ -134,8 +139,21 @@ def _write_data(message: Blocks | Have | GetRange, writer: Writer) -> None:
             for lane, seq in heads:
                 writer.put(pack_node_id(lane[0])).u32(lane[1]).u64(seq)
         case GetRange(request, lane, first, last, head):
-            writer.u8(3).u32(request).put(pack_node_id(lane[0])).u32(lane[1])
+            _write_lane(writer.u8(3).u32(request), lane)
             writer.u64(first).u64(last).put(head)
+        case GetPack(request, lane, first, last, head):
+            _write_lane(writer.u8(19).u32(request), lane)
+            writer.u64(first).u64(last).put(head)
+        case Pack(request, lane, packed):
+            _write_lane(writer.u8(20).u32(request), lane)
+            writer.u16(len(packed))
+            for item in packed:
+                item.signed.write(writer)
+                writer.block16(encode_payload(item.payload) if item.payload else b"")
+
+
+def _write_lane(writer: Writer, lane: LaneKey) -> None:
+    writer.put(pack_node_id(lane[0])).u32(lane[1])
 
 
 def _write_sync(message: SyncMessage, writer: Writer) -> None:
@@ -240,6 +258,23 @@ def _read_get_range(reader: Reader) -> GetRange:
     return GetRange(request, lane, reader.u64(), reader.u64(), reader.take(32))
 
 
+def _read_get_pack(reader: Reader) -> GetPack:
+    request, lane = reader.u32(), _read_lane(reader)
+    return GetPack(request, lane, reader.u64(), reader.u64(), reader.take(32))
+
+
+def _read_pack(reader: Reader) -> Pack:
+    request, lane = reader.u32(), _read_lane(reader)
+    count = _count(reader, PACK_MAX, "packed blocks")
+    return Pack(request, lane, tuple(_read_packed(reader, lane) for _ in range(count)))
+
+
+def _read_packed(reader: Reader, lane: LaneKey) -> PackEntry:
+    signed = read_linked(reader, lane)
+    data = reader.block16(SALT_BYTES + PAYLOAD_MAX_BYTES)
+    return PackEntry(signed, decode_payload(data) if data else None)
+
+
 def _read_proposal(reader: Reader) -> Proposal:
     epoch, view = reader.u64(), reader.u32()
     checkpoint, base_view = read_checkpoint(reader), reader.u32()
@@ -301,4 +336,6 @@ _READERS: dict[int, Callable[[Reader], Message]] = {
     16: _read_changes,
     17: lambda reader: GetRelics(reader.u64(), reader.u64()),
     18: _read_relics,
+    19: _read_get_pack,
+    20: _read_pack,
 }

@@ -6,21 +6,20 @@
   whole vector is sent.
 * Blocks that nobody asked for are taken only from the node that wrote them (DSM spec 2.10).
 
-Ranges that a final checkpoint names and we do not hold are remembered until they arrive.
+Ranges that a final checkpoint names and we do not hold are the backlog's business.
 """
 
 from collections.abc import Container, Sequence
 
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
-from hookprobe.dsm.checkpoint import Range, evidence_id, read_range
+from hookprobe.dsm.checkpoint import evidence_id
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.content import ContentJudge, Want
 from hookprobe.dsm.effects import (
     BlockAccepted,
     BlockRefused,
     Effect,
-    EpochCompleted,
     ForkDetected,
     Send,
 )
@@ -44,14 +43,13 @@ from hookprobe.dsm.microblock import (
 )
 from hookprobe.dsm.peers import Budget, Peer, PeerBook
 from hookprobe.dsm.pulls import Pull, Puller
-from hookprobe.dsm.store import Persist, StoreReader, Table, Write, prefix_end
+from hookprobe.dsm.store import Persist, StoreReader, Table, Write
 from hookprobe.errors import RemoteError, UnauthorizedError, VerificationError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
-from hookprobe.wire.reader import Reader, Writer
+from hookprobe.wire.reader import Writer
 
-MISSING_PREFIX = b"missing/"
-MISSING_MAX = 100_000
+EVIDENCE_ROWS_MAX = 100_000
 EVIDENCE_PENDING_MAX = 1024
 EARLY_PAYLOADS_MAX = 4096
 
@@ -70,11 +68,9 @@ class Gossip:
         self, book: LaneBook, peers: PeerBook, reader: StoreReader, config: LedgerConfig
     ) -> None:
         self.evidence: dict[bytes, bytes] = {}
-        self.missing: dict[LaneKey, list[tuple[int, Range]]] = {}
         self.offences: list[tuple[NodeId, RemoteError]] = []  # taken by the ledger
         self.only: NodeId | None = None  # whose heads alone we tell, while we are no validator
-        self.filled: list[tuple[int, Range, list[SignedBlock]]] = []  # taken by the ledger
-        self.puller = Puller(config)
+        self.puller: Puller[BlockEntry] = Puller(config)
         self._early_payloads: dict[bytes, Payload] = {}
         self._book = book
         self._peers = peers
@@ -85,15 +81,8 @@ class Gossip:
         self._load()
 
     def _load(self) -> None:
-        for key, value in self._reader.scan(Table.EVIDENCE, b"", b"\xff" * 33, MISSING_MAX):
+        for key, value in self._reader.scan(Table.EVIDENCE, b"", b"\xff" * 33, EVIDENCE_ROWS_MAX):
             self.evidence[key] = value
-        rows = self._reader.scan(
-            Table.META, MISSING_PREFIX, prefix_end(MISSING_PREFIX), MISSING_MAX
-        )
-        for _, value in rows:
-            reader = Reader(value, "stored range")
-            epoch, covered = reader.u64(), read_range(reader)
-            self.missing.setdefault(covered.lane, []).append((epoch, covered))
 
     # -- blocks in --------------------------------------------------------------------------
 
@@ -110,8 +99,6 @@ class Gossip:
         if message.request:
             delivery, sends = self.puller.receive_blocks(peer.node_id, message, now)
             effects: list[Effect] = list(sends)
-            if delivery is not None and self._fills(delivery.entries):
-                return effects + self._fill(delivery.entries, now)
             if delivery is not None:
                 effects += self._take(peer, delivery.entries, now, solicited=delivery.bound)
             return effects
@@ -209,64 +196,6 @@ class Gossip:
         self._dirty[lane] = True
         if self._have_at is None:
             self._have_at = Instant(now + self._config.have_us)
-
-    # -- late blocks of final ranges ----------------------------------------------------------
-
-    def remember_missing(self, epoch: int, covered: Range) -> Write:
-        """Note that a final range is not held and return its row."""
-        self.missing.setdefault(covered.lane, []).append((epoch, covered))
-        writer = Writer().u64(epoch)
-        covered.write(writer)
-        return (Table.META, _missing_row(covered), writer.finish())
-
-    def forget_missing(self, epoch: int, covered: Range) -> list[Write]:
-        """Cease to want a range that nobody has any more."""
-        gaps = self.missing.get(covered.lane, [])
-        if (epoch, covered) not in gaps:
-            return []
-        gaps.remove((epoch, covered))
-        if not gaps:
-            del self.missing[covered.lane]
-        return [(Table.META, _missing_row(covered), None)]
-
-    def _fills(self, entries: Sequence[BlockEntry]) -> bool:
-        """Tell whether blocks are a missing range, the whole of it and nothing else.
-
-        Another request may end in the same head and begin later; its answer fills nothing.
-        """
-        first, last = entries[0].signed, entries[-1].signed
-        gaps = self.missing.get(first.lane, [])
-        return bool(gaps) and (gaps[0][1].first, gaps[0][1].head) == (first.seq, last.id)
-
-    def _fill(self, entries: Sequence[BlockEntry], now: Instant) -> list[Effect]:
-        lane = entries[0].signed.lane
-        epoch, covered = self.missing[lane][0]
-        self._book.complete([entry.signed for entry in entries])
-        del self.missing[lane][0]
-        if not self.missing[lane]:
-            del self.missing[lane]
-        self.filled.append((epoch, covered, [entry.signed for entry in entries]))
-        writes: list[Write] = [(Table.META, _missing_row(covered), None)]
-        writes.append(self._book.lanes[lane].row())
-        for entry in entries:
-            writes += self._rows(entry)
-        effects: list[Effect] = [Persist(tuple(writes))]
-        effects += [BlockAccepted(entry) for entry in entries]
-        waiting = [item for gaps in self.missing.values() for item, _ in gaps]
-        if epoch not in waiting:
-            effects.append(EpochCompleted(epoch))
-        self._mark(lane, now)
-        return effects + self.fetch_missing(now)
-
-    def fetch_missing(self, now: Instant) -> list[Effect]:
-        """Ask for the earliest missing final range of each chain."""
-        sends: list[Effect] = []
-        sources = self._peers.validators()
-        for lane in sorted(self.missing):
-            _, covered = self.missing[lane][0]
-            pull = Pull(lane, covered.first, covered.last, covered.head, list(sources))
-            sends += self.puller.want(pull, now)
-        return sends
 
     # -- HAVE and ranges ----------------------------------------------------------------------
 
@@ -381,7 +310,3 @@ def _fitting(entries: Sequence[BlockEntry]) -> list[BlockEntry]:
             break
         chosen.append(entry)
     return chosen
-
-
-def _missing_row(covered: Range) -> bytes:
-    return MISSING_PREFIX + lane_row(covered.lane) + covered.first.to_bytes(8, "big")

@@ -9,14 +9,17 @@ Limits: blocks above the last final one per lane, blocks waiting for a parent pe
 incarnations per node.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, unique
 from typing import NamedTuple
 
+from hookprobe.crypto.signing import SignatureScheme
 from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import Court
 from hookprobe.dsm.enrolment import Enrolment, Head, check_enrolment, parse_enrolment
+from hookprobe.dsm.linked import LinkedBlock
 from hookprobe.dsm.messages import BLOCKS_MAX
 from hookprobe.dsm.microblock import (
     NO_PARENT,
@@ -386,6 +389,24 @@ class LaneBook:
             raise VerificationError(f"chain of {lane.key[0]}: its first block is not held")
         for signed in blocks:
             verify_block(signed, lane.enrolment.certificate.key, self._court.signatures)
+
+    def trust(self, blocks: Sequence[LinkedBlock]) -> None:
+        """Take blocks that are linked to a certified head: check the head's signature only.
+
+        Raises:
+            RemoteError: It does not hold, or the enrolment in a first block does not.
+        """
+        lane = self.lanes[blocks[0].lane]
+        if blocks[0].seq == 1:
+            lane.enrolment = self._check_first(blocks[0].parse())
+        if lane.enrolment is None:
+            raise VerificationError(f"chain of {lane.key[0]}: its first block is not held")
+        verify_block(blocks[-1].parse(), lane.enrolment.certificate.key, self._court.signatures)
+
+    @property
+    def signatures(self) -> SignatureScheme:
+        """How blocks are checked."""
+        return self._court.signatures
 
     def know(self, blocks: list[SignedBlock], covered: Range) -> list[Write]:
         """Take over the relics of a final range: from block 1 on, whose key signs the chain.

@@ -20,6 +20,8 @@
 | 16 | Changes | sync | the answer; also sent when the set changes |
 | 17 | GetRelics | sync | what is kept for ever of the blocks of epochs first..last |
 | 18 | Relics | sync | the answer, possibly of fewer epochs |
+| 19 | GetPack | data | blocks first..last of a final range that ends in `head` |
+| 20 | Pack | data | the answer, as bytes, from the head down as far as a frame goes |
 
 Authenticity of the sender is the link's business; everything
 that outlives the link is signed.
@@ -40,6 +42,7 @@ from hookprobe.dsm.checkpoint import (
 )
 from hookprobe.dsm.cut import SignedCut
 from hookprobe.dsm.enrolment import Head
+from hookprobe.dsm.linked import LinkedBlock
 from hookprobe.dsm.microblock import (
     LaneKey,
     Payload,
@@ -57,6 +60,7 @@ JUSTIFICATION_MAX = 1024
 INCARNATIONS_MAX = 64
 CHANGES_MAX = 64
 RELICS_MAX = 4096
+PACK_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,34 @@ class GetRange:
     first: int
     last: int
     head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GetPack:
+    """A request for blocks first..last of a final range; `head` is the id of block `last`."""
+
+    request: int
+    lane: LaneKey
+    first: int
+    last: int
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PackEntry:
+    """A block as bytes and, where the receiver may read it, its payload."""
+
+    signed: LinkedBlock
+    payload: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Blocks of one chain in ascending order, the last one asked for among them."""
+
+    request: int
+    lane: LaneKey
+    entries: tuple[PackEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +276,16 @@ SyncMessage: TypeAlias = (
     | Relics
 )
 Message: TypeAlias = (
-    Blocks | Have | GetRange | CutMessage | Proposal | Vote | CertificateMessage | SyncMessage
+    Blocks
+    | Have
+    | GetRange
+    | GetPack
+    | Pack
+    | CutMessage
+    | Proposal
+    | Vote
+    | CertificateMessage
+    | SyncMessage
 )
 
 
@@ -261,6 +302,6 @@ def channel_class(message: Message) -> ChannelClass:
     """Return the queue of a message."""
     if isinstance(message, Vote | Proposal | CertificateMessage | CutMessage):
         return ChannelClass.CONSENSUS
-    if isinstance(message, Blocks | Have | GetRange):
+    if isinstance(message, Blocks | Have | GetRange | GetPack | Pack):
         return ChannelClass.DATA
     return ChannelClass.SYNC

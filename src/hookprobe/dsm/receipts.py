@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hookprobe.crypto import merkle
+from hookprobe.dsm.backlog import Backlog
 from hookprobe.dsm.checkpoint import FinalCheckpoint, Header, Range, parse_header
 from hookprobe.dsm.effects import Effect, Send
 from hookprobe.dsm.frames import read_receipt, write_receipt
@@ -130,12 +131,16 @@ class ReceiptDesk:
     Args:
         history: The final checkpoints.
         peers: The connected peers.
+        backlog: Whose signatures are not checked yet.
         reader: The blocks of final epochs.
     """
 
-    def __init__(self, history: History, peers: PeerBook, reader: StoreReader) -> None:
+    def __init__(
+        self, history: History, peers: PeerBook, backlog: Backlog, reader: StoreReader
+    ) -> None:
         self._history = history
         self._peers = peers
+        self._backlog = backlog
         self._reader = reader
         self._trees: dict[int, EpochTree] = {}
 
@@ -196,6 +201,8 @@ class ReceiptDesk:
 
     def _tree(self, final: FinalCheckpoint) -> EpochTree | None:
         header, ranges = final.checkpoint.header, final.checkpoint.content.ranges
+        if not self._backlog.proves(header.epoch):
+            return None  # signatures are still being checked
         tree = self._trees.get(header.epoch)
         if tree is None:
             block_ids = self._stored_ids(ranges)

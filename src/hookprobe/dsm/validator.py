@@ -10,6 +10,7 @@ the same store, then `start`.
 from collections.abc import Sequence
 
 from hookprobe.dsm.answers import AnswerDesk
+from hookprobe.dsm.backlog import Backlog
 from hookprobe.dsm.chain import Author, Event
 from hookprobe.dsm.checkpoint import FinalCheckpoint
 from hookprobe.dsm.clerk import Clerk
@@ -39,10 +40,12 @@ from hookprobe.dsm.messages import (
     ChannelClass,
     Checkpoints,
     CutMessage,
+    GetPack,
     GetRange,
     Have,
     HeadsReply,
     Message,
+    Pack,
     Proposal,
     Receipt,
     Relics,
@@ -108,16 +111,19 @@ class ValidatorLedger:
         self.book.revoked = self.history.revoked()
         self.peers = PeerBook(config)
         self.gossip = Gossip(self.book, self.peers, reader, config)
+        self.backlog = Backlog(self.book, self.peers, reader, config)
         author = (keys.validator_id, keys.signer)
         self.judge = ContentJudge(self.history, self.book, author, genesis.floor_cap)
-        self.receipts = ReceiptDesk(self.history, self.peers, reader)
+        self.receipts = ReceiptDesk(self.history, self.peers, self.backlog, reader)
         self.clerk: Clerk | None = None
         if keys.enrolment is not None:
             pen = Author(court.chain, keys.validator_id, keys.signer, keys.enrolment)
             scribe = Scribe(pen, host, config.recovery_wait_us)
             self.clerk = Clerk(keys.validator_id, scribe, self.gossip, self.book, self.peers)
         self._sync = Synchronizer(self.history, config)
-        self._finality = Finality(self.history, self.book, self.gossip, self.judge, reader, config)
+        self._finality = Finality(
+            self.history, self.book, (self.gossip, self.backlog), self.judge, reader, config
+        )
         self._relics = RelicDesk(self.history, self._finality, self.peers, reader)
         self._answers = AnswerDesk(self.history, self.book, self._sync, self.receipts, self._relics)
         self._config = config
@@ -162,6 +168,7 @@ class ValidatorLedger:
         """Begin; with a set of one validator this opens epochs without hearing anybody."""
         self._status_at = Instant(now + self._config.status_us)
         effects = self._finality.start()
+        self.backlog.start(now)
         if self.clerk is not None:
             # Who is no validator yet is known to them by its enrolment only.
             effects += self.clerk.start(now, writes_at_once=not self.voting.seated)
@@ -184,13 +191,14 @@ class ValidatorLedger:
         messages: list[Message] = [CutMessage(own)] if own is not None else []
         messages += [step.message for step in steps if isinstance(step, Broadcast)]
         effects += [Send(node_id, message) for message in messages]
-        return effects + self.gossip.fetch_missing(now)
+        return effects + self.backlog.fetch(now)
 
     def peer_disconnected(self, node_id: NodeId, now: Instant) -> list[Effect]:
         """Forget a link; what was asked of it is asked of others."""
         self.peers.remove(node_id)
         self._sync.peer_disconnected(node_id)
-        return list(self.gossip.puller.peer_disconnected(node_id, now))
+        sends = self.gossip.puller.peer_disconnected(node_id, now)
+        return [*sends, *self.backlog.puller.peer_disconnected(node_id, now)]
 
     def _status(self, peer: Peer) -> Send:
         seen = self.voting.seen_epochs(peer.node_id)
@@ -236,6 +244,10 @@ class ValidatorLedger:
                 return self.gossip.receive_have(peer, message, now)
             case GetRange():
                 return self.gossip.receive_get_range(peer, message)
+            case Pack():
+                return self._receive_pack(peer, message, now)
+            case GetPack():
+                return self.backlog.receive_get_pack(peer, message)
             case _:
                 return self._dispatch_sync(peer, message, now)
 
@@ -264,7 +276,11 @@ class ValidatorLedger:
 
     def _receive_blocks(self, peer: Peer, message: Blocks, now: Instant) -> list[Effect]:
         effects = self.gossip.receive_blocks(peer, message, now)
-        filled, self.gossip.filled = self.gossip.filled, []
+        return effects + self._carry_out(self.voting.reconsider(now), now)
+
+    def _receive_pack(self, peer: Peer, message: Pack, now: Instant) -> list[Effect]:
+        effects = self.backlog.receive_pack(peer, message, now)
+        filled, self.backlog.filled = self.backlog.filled, []
         for epoch, covered, blocks in filled:
             effects += self._finality.filled(epoch, covered, blocks)
         return effects + self._carry_out(self.voting.reconsider(now), now)
@@ -407,7 +423,7 @@ class ValidatorLedger:
         if block_ids is not None:
             effects += self.receipts.push(final, block_ids)
         else:
-            effects += self.gossip.fetch_missing(now)
+            effects += self.backlog.fetch(now)
         self.voting.note_signers(voters, header.epoch)
         effects += self._next_epoch(now)
         # Who only watches hears of it at once and not with the next STATUS.
@@ -461,6 +477,7 @@ class ValidatorLedger:
             self._status_at,
             self.voting.next_timeout(),
             self.gossip.next_timeout(),
+            self.backlog.next_timeout(),
             self._sync.next_timeout(),
             self.clerk.next_timeout() if self.clerk is not None else None,
         ]
@@ -469,7 +486,9 @@ class ValidatorLedger:
     def handle_timeout(self, now: Instant) -> list[Effect]:
         """Do what is due."""
         late, effects = self.gossip.handle_timeout(now)
-        for node_id in [*late, *self._sync.handle_timeout(now)]:
+        later, more = self.backlog.handle_timeout(now)
+        effects += more
+        for node_id in [*late, *later, *self._sync.handle_timeout(now)]:
             peer = self.peers.peers.get(node_id)
             if peer is not None:
                 self.peers.silent(peer, now)
@@ -479,7 +498,7 @@ class ValidatorLedger:
         if self._status_at <= now:
             self._status_at = Instant(now + self._config.status_us)
             effects += self._statuses()
-            effects += self.gossip.fetch_missing(now)
+            effects += self.backlog.fetch(now)
             effects += self._relics.ask()
         return effects + self._carry_out(self.voting.handle_timeout(now), now)
 

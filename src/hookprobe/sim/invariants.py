@@ -258,6 +258,7 @@ class Invariants:
         lanes = machine.book.lanes.values()
         measured = {
             "pulls": (len(gossip.puller), config.requests_max),
+            "packs": (len(machine.backlog.puller), config.requests_max),
             "evidence": (len(gossip.evidence), EVIDENCE_PENDING_MAX),
             "early payloads": (len(gossip._early_payloads), EARLY_PAYLOADS_MAX),  # noqa: SLF001
             "early messages": (max(map(len, early), default=0), EARLY_MAX),

@@ -96,7 +96,7 @@ def test_a_validator_that_was_away_catches_up_and_serves_what_it_missed() -> Non
     late = net.boot_validator(V3)
     net.run(net.now + 3 * SECOND)
     assert late.history.last_hash == validator(net, V0).history.last_hash
-    assert late.gossip.missing == {}
+    assert late.backlog.missing == {}
     assert late.book.heads() == validator(net, V0).book.heads()
     inc = next(iter(edge.chain.heads))
     epochs = [epoch for epoch in range(9) if late.receipts.receipt((EDGE, inc), epoch)]

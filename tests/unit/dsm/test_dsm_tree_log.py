@@ -264,9 +264,11 @@ def test_entries_hash_to_the_tile_and_the_tile_to_the_root(net: Net) -> None:
     assert [entries[at : at + 2] for at in range(0, len(entries), 34)] == [b"\0\x20"] * size
     assert log.tile(0, 0, size) == b"".join(map(merkle.leaf_hash, leaves))
     assert merkle.root(leaves) == log.head().root
-    for wrong in (lambda: log.tile(0, 0), lambda: log.tile(1, 0, 1), lambda: log.entries(1, 1)):
+    for level, index, width in ((0, 0, 256), (1, 0, 1), (0, 1, 1), (0, 0, 257), (0, -1, 1)):
         with pytest.raises(LocalError):
-            wrong()
+            log.tile(level, index, width)
+    with pytest.raises(LocalError):
+        log.entries(1, 1)
 
 
 def test_validators_sign_the_same_head_and_their_notes_merge(net: Net) -> None:
