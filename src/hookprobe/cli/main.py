@@ -31,7 +31,7 @@ COMMANDS = {
     "replay": "hookprobe.cli.replay:replay",
     "simulate": "hookprobe.cli.simulate:simulate",
     "status": "hookprobe.cli.status:status",
-    "validator": "hookprobe.cli.run:validator",
+    "validator": "hookprobe.cli.validator:validator",
     "verifier": "hookprobe.cli.verifier:verifier",
     "verify": "hookprobe.cli.evidence:verify",
 }

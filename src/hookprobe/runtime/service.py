@@ -36,8 +36,9 @@ from hookprobe.node.edge import EdgeNode
 from hookprobe.node.host import Effect, FileNode, Node
 from hookprobe.node.observations import Observation
 from hookprobe.node.sensors import Place
+from hookprobe.node.validator import ValidatorNode
 from hookprobe.node.verifier import VerifierNode
-from hookprobe.runtime import control, file_control, folders, status, verifier_desk
+from hookprobe.runtime import control, file_control, folders, status, validator_desk, verifier_desk
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.device_host import DeviceHost, Machine, machine_of, read_history
 from hookprobe.runtime.driver import Driver
@@ -51,6 +52,7 @@ from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
+from hookprobe.runtime.validator_desk import ValidatorDesk
 from hookprobe.runtime.verifier_desk import VerifierDesk
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Duration
@@ -74,6 +76,7 @@ class _Process:
     files: FileService
     device: DeviceHost | None
     desk: VerifierDesk | None
+    orders: ValidatorDesk | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +205,14 @@ def _join(
     if isinstance(node, VerifierNode):
         desk = VerifierDesk(node, genesis.ca_keys, clock)
         observers.append(desk.report)
+    orders = ValidatorDesk(node, clock) if isinstance(node, ValidatorNode) else None
     driver = Driver(node, socket, kept[0], clock, _each(observers), kept[1])
     if device is not None:
         driver.perform = device.perform
-    for speaker in (carrier, device, desk):
+    for speaker in (carrier, device, desk, orders):
         if speaker is not None:
             speaker.execute = driver.execute
-    return _Process(driver, socket, board, clock, state, log, files, device, desk)
+    return _Process(driver, socket, board, clock, state, log, files, device, desk, orders)
 
 
 def _egress(config: Config) -> EgressRecord | None:
@@ -303,6 +307,8 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
         chores.append(asyncio.create_task(process.device.run()))
     if process.desk is not None:
         chores.append(_answer(process, verifier_desk.SOCKET_FILE, process.desk.perform))
+    if process.orders is not None:
+        chores.append(_answer(process, validator_desk.SOCKET_FILE, process.orders.perform))
     if isinstance(node, EdgeNode):
         chores += [
             asyncio.create_task(_follow(process, node, path, sensors.start))
