@@ -19,6 +19,7 @@ from enum import Enum, unique
 
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.validators import ValidatorSet
+from hookprobe.errors import LimitExceededError, RemoteError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, SECOND, Instant
 
@@ -133,3 +134,12 @@ class PeerBook:
         self._banned[peer.node_id] = until
         self.remove(peer.node_id)
         return until
+
+
+def points_of(error: RemoteError) -> int:
+    """Return what an offence costs."""
+    if isinstance(error, LimitExceededError):
+        return PENALTY_LIMIT
+    if "not asked for" in error.message:
+        return PENALTY_UNREQUESTED
+    return PENALTY_INVALID

@@ -15,7 +15,7 @@ from hookprobe.dsm.chain import Author, Event
 from hookprobe.dsm.checkpoint import FinalCheckpoint
 from hookprobe.dsm.clerk import Clerk
 from hookprobe.dsm.config import LedgerConfig
-from hookprobe.dsm.content import ContentJudge, Want
+from hookprobe.dsm.content import ContentJudge
 from hookprobe.dsm.court import Court, Schemes, convene
 from hookprobe.dsm.effects import (
     CheckpointFinalized,
@@ -55,12 +55,10 @@ from hookprobe.dsm.messages import (
     channel_class,
 )
 from hookprobe.dsm.peers import (
-    PENALTY_INVALID,
-    PENALTY_LIMIT,
-    PENALTY_UNREQUESTED,
     Budget,
     Peer,
     PeerBook,
+    points_of,
 )
 from hookprobe.dsm.receipts import ReceiptDesk
 from hookprobe.dsm.relics import RelicDesk
@@ -69,7 +67,7 @@ from hookprobe.dsm.steps import Accused, Broadcast, Decided, Step, ValidatorKeys
 from hookprobe.dsm.store import Persist
 from hookprobe.dsm.sync import Synchronizer
 from hookprobe.dsm.voting import Consensus, Terms, Voting, epoch_of
-from hookprobe.errors import LimitExceededError, LocalError, RemoteError, VerificationError
+from hookprobe.errors import LocalError, RemoteError, VerificationError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
 
@@ -391,19 +389,8 @@ class ValidatorLedger:
         wants, self.judge.wants = self.judge.wants, []
         effects: list[Effect] = []
         for want in wants:
-            effects += self.gossip.fetch(want, self._sources(want), now)
+            effects += self.gossip.fetch(want, self.voting.sources(want), now)
         return effects
-
-    def _sources(self, want: Want) -> list[NodeId]:
-        validators, simplex = self.court.validators, self.voting.simplex
-        leader = validators.leader(simplex.epoch, max(simplex.view, 1))
-        reporters = [
-            place
-            for place, signed in sorted(self.judge.cuts.items())
-            if any(lane == want.lane and seq >= want.last for lane, seq in signed.cut.heads)
-        ]
-        places = dict.fromkeys([leader, *reporters, *range(validators.size)])
-        return [validators.ids[place] for place in places if place != self.voting.seat.place]
 
     def _finalize(self, final: FinalCheckpoint, now: Instant) -> list[Effect]:
         """Make a checkpoint, certified and next in line, part of the history."""
@@ -453,7 +440,7 @@ class ValidatorLedger:
         peer = self.peers.peers.get(node_id)
         if peer is None:
             return []
-        return self._score(peer, _points(error), error.message, now)
+        return self._score(peer, points_of(error), error.message, now)
 
     def _score(self, peer: Peer, points: int, reason: str, now: Instant) -> list[Effect]:
         until = self.peers.penalise(peer, points, now)
@@ -509,11 +496,3 @@ class ValidatorLedger:
             # Nobody asks who is not enrolled yet, so its heads are told until they are heard.
             effects += [item for peer in members for item in self.gossip.all_heads(peer.node_id)]
         return effects
-
-
-def _points(error: RemoteError) -> int:
-    if isinstance(error, LimitExceededError):
-        return PENALTY_LIMIT
-    if "not asked for" in error.message:
-        return PENALTY_UNREQUESTED
-    return PENALTY_INVALID

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.consensus import Simplex
-from hookprobe.dsm.content import ContentJudge
+from hookprobe.dsm.content import ContentJudge, Want
 from hookprobe.dsm.cut import Cut, SignedCut, parse_cut, sign_cut
 from hookprobe.dsm.effects import EpochOpened, QuorumLost, VotingSuspended
 from hookprobe.dsm.genesis import Genesis
@@ -323,6 +323,18 @@ class Voting:
     def reconsider(self, now: Instant) -> list[Step]:
         """Try again what waited for blocks."""
         return self.simplex.reconsider(now)
+
+    def sources(self, want: Want) -> list[NodeId]:
+        """Return whom to ask for blocks: the leader first, then who reported them, then all."""
+        validators, simplex = self._validators, self.simplex
+        leader = validators.leader(simplex.epoch, max(simplex.view, 1))
+        reporters = [
+            place
+            for place, signed in sorted(self._judge.cuts.items())
+            if any(lane == want.lane and seq >= want.last for lane, seq in signed.cut.heads)
+        ]
+        places = dict.fromkeys([leader, *reporters, *range(validators.size)])
+        return [validators.ids[place] for place in places if place != self.seat.place]
 
     # -- time -------------------------------------------------------------------------------
 
