@@ -65,7 +65,7 @@ class AnswerDesk:
     def changes(self, node_id: NodeId, first: int) -> list[Effect]:
         """Return the set changes from an epoch on, as many as a frame takes."""
         room, items = ANSWER_MAX_BYTES, []
-        for change in self._history.changes(first)[:CHANGES_MAX]:
+        for change in self._history.changes(first, CHANGES_MAX):
             room -= len(change.encode())
             if room < 0:
                 break

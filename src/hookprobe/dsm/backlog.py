@@ -175,8 +175,10 @@ class Backlog:
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is due."""
-        times = [item for item in (self._turn_at, self.puller.next_timeout()) if item is not None]
-        return min(times, default=None)
+        due, turn_at = self.puller.next_timeout(), self._turn_at
+        if due is None or turn_at is None:
+            return due if turn_at is None else turn_at
+        return min(due, turn_at)
 
     def start(self, now: Instant) -> None:
         """Go on with what an earlier life took on trust."""

@@ -210,10 +210,10 @@ class History:
         assert self.registry.current.hash == known.hash, "the registry disagrees with the headers"
         return writes
 
-    def changes(self, epoch: int) -> list[SetChange]:
-        """Return the set changes that headers from an epoch on made."""
+    def changes(self, epoch: int, limit: int = CHANGES_MAX) -> list[SetChange]:
+        """Return the first set changes that headers from an epoch on made."""
         start = epoch.to_bytes(8, "big")
-        rows = self._reader.scan(Table.CHANGES, start, b"\xff" * 9, CHANGES_MAX)
+        rows = self._reader.scan(Table.CHANGES, start, b"\xff" * 9, limit)
         return [decode_change(value) for _, value in rows]
 
     def latest(self) -> FinalCheckpoint | None:

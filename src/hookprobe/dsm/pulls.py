@@ -170,6 +170,8 @@ class Puller(Generic[Entry]):
 
     def next_timeout(self) -> Instant | None:
         """Return when the first request is overdue."""
+        if not self._pulls:
+            return None
         return min((pull.deadline for pull in self._pulls.values()), default=None)
 
     def handle_timeout(self, now: Instant) -> tuple[list[NodeId], list[Send]]:

@@ -100,6 +100,7 @@ class Voting:
         terms, epoch, court = self._terms, self._history.next_epoch, self._history.court
         seat = terms.keys.seat(court.validators)
         self.seated = seat is not None
+        self.cleared = self._clear()
         self.seat = seat or Seat(NOBODY, terms.keys.signer, terms.keys.vote_signer)
         simplex = self.simplex_type(court, epoch, self.seat, self._judge, terms.config)
         simplex.leader_timeout = self._leader_timeout
@@ -116,9 +117,8 @@ class Voting:
     def epoch(self) -> int:
         return self.simplex.epoch
 
-    @property
-    def cleared(self) -> bool:
-        """Whether enough peers told what they saw of our key."""
+    def _clear(self) -> bool:
+        """Tell whether enough peers of the set told what they saw of our key."""
         validators = self._validators
         heard = sum(self._is_member(node) for node in self._reports)
         return heard >= min(validators.faults + 1, validators.size - 1)
@@ -302,6 +302,7 @@ class Voting:
     def receive_report(self, node: NodeId, seen_epochs: int, now: Instant) -> list[Step]:
         """Take what a validator saw of our key (R8)."""
         self._reports[node] = seen_epochs
+        self.cleared = self._clear()
         voted = max(self._voted_epochs, self.epoch + 1 if self._signed_now() else 0)
         faults = self._validators.faults
         known = [seen for peer, seen in self._reports.items() if self._is_member(peer)]

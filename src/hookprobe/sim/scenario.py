@@ -92,7 +92,7 @@ class Profile:
     calm_delay_max_us: int = 20_000
 
 
-FAST = Profile("fast", churn_percent=5)
+FAST = Profile("fast", churn_percent=3)
 CHURN = Profile("churn", sizes=(4, 4, 4, 5, 7), churn_percent=100)
 REAL = Profile("real", sizes=(4, 4, 4, 4, 4, 4, 7, 10), real=True, churn_percent=10)
 PROFILES = {profile.name: profile for profile in (FAST, CHURN, REAL)}
