@@ -18,6 +18,7 @@ from hookprobe.dsm.peers import Peer
 from hookprobe.dsm.receipts import ReceiptDesk
 from hookprobe.dsm.relics import RelicDesk
 from hookprobe.dsm.sync import Synchronizer
+from hookprobe.errors import UnauthorizedError
 from hookprobe.wire.identifiers import NodeId
 
 Request = GetCheckpoints | GetHeads | GetReceipts | GetChanges | GetRelics
@@ -49,7 +50,11 @@ class AnswerDesk:
         self._relics = relics
 
     def receive_get(self, peer: Peer, message: Request) -> list[Effect]:
-        """Answer one request."""
+        """Answer one request.
+
+        Raises:
+            UnauthorizedError: An edge asks for what only validators need.
+        """
         match message:
             case GetCheckpoints():
                 return self._sync.receive_get(peer, message)
@@ -60,6 +65,8 @@ class AnswerDesk:
             case GetChanges(first):
                 return self.changes(peer.node_id, first)
             case GetRelics():
+                if peer.place is None and self._book.role(peer.node_id) != "validator":
+                    raise UnauthorizedError("relics asked for by an edge")
                 return self._relics.receive_get(peer, message)
 
     def changes(self, node_id: NodeId, first: int) -> list[Effect]:

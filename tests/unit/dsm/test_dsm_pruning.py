@@ -9,9 +9,9 @@ from tests.unit.dsm.test_dsm_changes import V4, act, admit, application, later, 
 
 from hookprobe.crypto.merkle import CompactRange
 from hookprobe.dsm.bundle import BundleVerifier, export_bundle
-from hookprobe.dsm.effects import Effect, PartitionsDropped, Send
+from hookprobe.dsm.effects import Effect, PartitionsDropped, PeerPenalised, Send
 from hookprobe.dsm.governance import Approve
-from hookprobe.dsm.messages import GetRelics, Relics
+from hookprobe.dsm.messages import GetPack, GetRelics, Relics
 from hookprobe.dsm.peers import Peer
 from hookprobe.dsm.store import PARTITIONS, Table
 from hookprobe.wire.instant import SECOND
@@ -129,6 +129,16 @@ def test_a_validator_that_comes_after_the_pruning_learns_what_outlived_it() -> N
     head = edge.chain.open_head
     assert head is not None
     assert head.receipted == head.seq
+
+
+def test_edges_get_no_relics_and_no_packs() -> None:
+    net = net_of()
+    edge = net.boot_edge()
+    net.deliver()
+    net.write(edge, b"one")
+    for message in (GetRelics(0, 9), GetPack(1, (EDGE, 1), 1, 2, bytes(32))):
+        effects = validator(net, V0).receive_message(EDGE, message, net.now)
+        assert [type(item) for item in effects] == [PeerPenalised]
 
 
 def test_one_liar_does_not_decide_what_outlived(monkeypatch: pytest.MonkeyPatch) -> None:
