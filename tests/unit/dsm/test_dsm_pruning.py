@@ -136,6 +136,7 @@ def test_edges_get_no_relics_and_no_packs() -> None:
     edge = net.boot_edge()
     net.deliver()
     net.write(edge, b"one")
+    later(net)
     for message in (GetRelics(0, 9), GetPack(1, (EDGE, 1), 1, 2, bytes(32))):
         effects = validator(net, V0).receive_message(EDGE, message, net.now)
         assert [type(item) for item in effects] == [PeerPenalised]
