@@ -13,7 +13,7 @@ from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.effects import Effect, EpochCompleted, RangeFilled, Send
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.linked import read_linked
-from hookprobe.dsm.messages import ANSWER_MAX_BYTES, PACK_MAX, GetPack, Pack, PackEntry
+from hookprobe.dsm.messages import ANSWER_MAX_BYTES, PACK_MAX, GetPack, GetRange, Pack, PackEntry
 from hookprobe.dsm.microblock import (
     LaneKey,
     SignedBlock,
@@ -114,15 +114,11 @@ class Backlog:
             UnauthorizedError: Edges are not served.
             VerificationError: Numbers out of order.
         """
-        role = self._book.role(peer.node_id) if peer.place is None else "validator"
-        if role == "edge":
-            raise UnauthorizedError("range asked for by an edge")
-        if not 1 <= message.first <= message.last:
-            raise VerificationError("range request with numbers out of order")
+        served = may_pull(self._book, peer, message)
         entries: list[PackEntry] = []
         room, wanted = ANSWER_MAX_BYTES, message.head
         for seq in range(message.last, message.first - 1, -1):
-            if role != "validator" or len(entries) == PACK_MAX:
+            if not served or len(entries) == PACK_MAX:
                 break
             key = lane_row(message.lane) + seq.to_bytes(8, "big") + wanted
             row = self._reader.get(Table.BLOCKS, key)
@@ -230,6 +226,21 @@ class Backlog:
 
     def _discard(self, covered: Range) -> list[Write]:
         return [(Table.BLOCKS, signed.row_key(), None) for signed in self._stored(covered)]
+
+
+def may_pull(book: LaneBook, peer: Peer, message: GetPack | GetRange) -> bool:
+    """Tell whether a peer is served blocks; False when its enrolment is not known yet.
+
+    Raises:
+        UnauthorizedError: Edges are not served.
+        VerificationError: Numbers out of order.
+    """
+    role = book.role(peer.node_id) if peer.place is None else "validator"
+    if role == "edge":
+        raise UnauthorizedError("range asked for by an edge")
+    if not 1 <= message.first <= message.last:
+        raise VerificationError("range request with numbers out of order")
+    return role == "validator"
 
 
 def _row(prefix: bytes, epoch: int, covered: Range) -> Write:

@@ -13,6 +13,7 @@ from collections.abc import Container, Sequence
 
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
+from hookprobe.dsm.backlog import may_pull
 from hookprobe.dsm.checkpoint import evidence_id
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.content import ContentJudge, Want
@@ -44,7 +45,7 @@ from hookprobe.dsm.microblock import (
 from hookprobe.dsm.peers import Budget, Peer, PeerBook
 from hookprobe.dsm.pulls import Pull, Puller
 from hookprobe.dsm.store import Persist, StoreReader, Table, Write
-from hookprobe.errors import RemoteError, UnauthorizedError, VerificationError
+from hookprobe.errors import RemoteError, UnauthorizedError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 from hookprobe.wire.reader import Writer
@@ -229,13 +230,8 @@ class Gossip:
             UnauthorizedError: Edges are not served.
             VerificationError: Numbers out of order.
         """
-        role = self._book.role(peer.node_id) if peer.place is None else "validator"
-        if role == "edge":
-            raise UnauthorizedError("range asked for by an edge")
-        if not 1 <= message.first <= message.last:
-            raise VerificationError("range request with numbers out of order")
         blocks: list[SignedBlock] = []
-        if role == "validator":  # of others we have not seen the enrolment yet: nothing, for now
+        if may_pull(self._book, peer, message):
             blocks = self._book.branch(message.lane, message.first, message.last, message.head)
         entries = [self._entry(signed) for signed in blocks]
         named = message.head != NO_PARENT

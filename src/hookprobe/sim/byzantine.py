@@ -9,7 +9,7 @@
 | Withholder | sends only some messages to only some peers and serves no ranges |
 | Liar | reports heads that it does not hold, or none |
 | Usurper | as leader proposes anew whatever was notarised before; also a Voter |
-| Forger | sends votes, certificates and blocks that nobody signed |
+| Forger | sends votes, certificates and blocks that nobody signed, and packs with false ones |
 """
 
 from collections.abc import Callable
@@ -29,6 +29,7 @@ from hookprobe.dsm.messages import (
     CertificateMessage,
     GetRange,
     Message,
+    Pack,
     Proposal,
     Vote,
 )
@@ -113,7 +114,7 @@ class Withholder(Wrapped):
         for effect in effects:
             if isinstance(effect, Send):
                 victim = self._victims.setdefault(effect.peer, self._dice.chance(50))
-                serves = isinstance(effect.message, Blocks)
+                serves = isinstance(effect.message, Blocks | Pack)
                 if serves or (victim and self._dice.chance(80)):
                     continue
             kept.append(effect)
@@ -325,7 +326,18 @@ class Forger(Wrapped):
                 for entry in effect.message.entries
             )
             return Send(effect.peer, Blocks(effect.message.request, entries))
+        if isinstance(effect, Send) and isinstance(effect.message, Pack):
+            return Send(effect.peer, self._spoilt(effect.message))
         return effect
+
+    def _spoilt(self, pack: Pack) -> Pack:
+        """Give blocks that nobody checks at once signatures that nobody made."""
+        last = len(pack.entries) - (1 if self._dice.chance(70) else 0)
+        spoilt = [
+            replace(entry, signed=replace(entry.signed, signature=self._dice.bytes(64)))
+            for entry in pack.entries[:last]
+        ]
+        return replace(pack, entries=(*spoilt, *pack.entries[last:]))
 
     def _certificate(self, vote: Vote) -> QuorumCertificate:
         size = self._ledger.court.validators.size

@@ -33,7 +33,7 @@ from hookprobe.dsm.effects import (
 )
 from hookprobe.dsm.genesis import FAULT_TOLERANT_MIN, Genesis
 from hookprobe.dsm.gossip import EARLY_PAYLOADS_MAX, EVIDENCE_PENDING_MAX
-from hookprobe.dsm.microblock import NO_PARENT, LaneKey, decode_block, lane_row
+from hookprobe.dsm.microblock import NO_PARENT, LaneKey, decode_block, lane_row, verify_block
 from hookprobe.dsm.misbehaviour import Verdict, judge
 from hookprobe.dsm.roll import Roll
 from hookprobe.dsm.store import Table
@@ -45,6 +45,7 @@ from hookprobe.sim.world import Host
 from hookprobe.wire.instant import SECOND
 
 SETTLING_US = 2 * SECOND
+ROWS_MAX = 100_000
 
 
 @dataclass(slots=True)
@@ -283,6 +284,21 @@ class Invariants:
         for host in self._honest:
             if isinstance(host.machine, ValidatorLedger):
                 self._headers(host, host.machine)
+                self._signatures(host, host.machine)
+
+    def _signatures(self, host: Host, machine: ValidatorLedger) -> None:
+        """No false signature may be left in a store, unless it is still to be checked."""
+        if machine.backlog.trusted or machine.backlog.missing:
+            return
+        for key, value in host.disk.scan(Table.BLOCKS, b"", b"\xff" * 80, ROWS_MAX):
+            signed = decode_block(value)
+            lane = machine.book.lanes.get(signed.lane)
+            if lane is None or lane.enrolment is None or signed.seq > lane.final_seq:
+                continue
+            try:
+                verify_block(signed, lane.enrolment.certificate.key, machine.book.signatures)
+            except RemoteError:
+                self._fail(f"I13: {host.name} keeps a false signature at {key.hex()}")
 
     def _exports(self, host: Host, verifier: BundleVerifier) -> None:
         try:
