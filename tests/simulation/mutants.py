@@ -199,6 +199,11 @@ def prune_headers_too(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Finality, "_batch", wrong)
 
 
+def check_no_signature_later(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backlog, "_holds", lambda _self, _covered: True)
+
+
+FORGERS = replace(FAST, name="forgers", sizes=(4,), roles=("forger",))
 LAWFUL = ("S1:", "S2:", "S3:", "S4:", "S5:", "S6:", "S7:")
 CHANGING = replace(CHURN, name="changing", sizes=(4,))
 SEVEN = replace(CHURN, name="seven", sizes=(7,), roles=("twins", "voter"))

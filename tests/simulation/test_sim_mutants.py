@@ -33,6 +33,7 @@ AGREEMENT = ("I1:", "I2:", "I3:", "I4:")
         (mutants.bury_no_keys, mutants.CHANGING, 60, LAWFUL),
         (mutants.spare_the_convicted, mutants.SEVEN, 20, LAWFUL),
         (mutants.take_part_for_whole, CHURN, 120, ANY),
+        (mutants.check_no_signature_later, mutants.FORGERS, 40, ("I13:",)),
         (mutants.prune_headers_too, mutants.CHANGING, 5, ("I13:", *ANY)),
     ],
 )
