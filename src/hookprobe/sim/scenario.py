@@ -271,6 +271,8 @@ class Scenario:
             self.world.at(START + first, lambda: copies.append(host.disk.copy()))
 
         def lose() -> None:
+            # Nobody puts a new disk in within the second that numbers an incarnation.
+            host.down_us = max(host.down_us, 1_100 * MILLISECOND)
             self.world.crash(host)
             host.disk = copies[0] if copies else Disk()
 
