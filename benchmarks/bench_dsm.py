@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 from hookprobe.crypto import merkle
@@ -14,17 +15,21 @@ from hookprobe.crypto.bls import Bls, BlsSigner
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
 from hookprobe.dsm.bundle import BundleVerifier, export_bundle
 from hookprobe.dsm.chain import Event
+from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import convene
-from hookprobe.dsm.edge import EdgeHost, EdgeLedger
+from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.effects import CheckpointFinalized, Effect, Send
+from hookprobe.dsm.frames import decode, encode
 from hookprobe.dsm.lanes import LaneBook
-from hookprobe.dsm.messages import Message, decode, encode
+from hookprobe.dsm.linked import link
+from hookprobe.dsm.messages import Message, Pack, PackEntry
 from hookprobe.dsm.microblock import parse_block
+from hookprobe.dsm.scribe import ChainHost
 from hookprobe.dsm.store import MemoryStore, Persist, StoreReader, Table
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.runtime.sqlite_store import SqliteStore
-from hookprobe.sim.scenario import START, Keys, Mesh
+from hookprobe.sim.mesh import START, Keys, Mesh
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
 
@@ -49,7 +54,7 @@ def seconds(
 def edge_of(mesh: Mesh, store: StoreReader) -> EdgeLedger:
     config = LedgerConfig()
     keys = mesh.edge_keys(NodeId("edge"))
-    return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, EdgeHost(store, bytes), config)
+    return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, ChainHost(store, bytes), config)
 
 
 def blocks_rows(mesh: Mesh) -> list[Row]:
@@ -95,6 +100,7 @@ def blocks_rows(mesh: Mesh) -> list[Row]:
             book.insert(parse_block(raw, signed), solicited=False)
 
     ingested = len(wire) / seconds(ingest)
+    caught_up = catch_up(mesh, rows)
     return [
         ("raw Ed25519 sign", raw_sign, "1/s"),
         ("microblocks created, group commit to SQLite", created, "1/s"),
@@ -102,7 +108,32 @@ def blocks_rows(mesh: Mesh) -> list[Row]:
         ("raw Ed25519 verify", raw_verify, "1/s"),
         ("validator ingest, every signature", ingested, "1/s"),
         ("validator ingest / raw verification", ingested / raw_verify, "ratio"),
+        ("catch-up ingest, signature of each range head", caught_up, "1/s"),
+        ("catch-up ingest / full-verify ingest", caught_up / ingested, "ratio"),
     ]
+
+
+def catch_up(mesh: Mesh, rows: Sequence[tuple[bytes, bytes]]) -> float:
+    """Return blocks per second of a validator that takes final ranges of 500 from frames."""
+    court = convene(mesh.genesis, mesh.keys.schemes)
+    lane = (NodeId("edge"), int.from_bytes(rows[0][0][32:36], "big"))
+    blocks = [link(lane, value[2:-64], value[-64:]) for _, value in rows]
+    parts = [blocks[at : at + 500] for at in range(0, len(blocks), 500)]
+    frames = [encode(Pack(0, lane, tuple(PackEntry(item) for item in part))) for part in parts]
+
+    def ingest() -> None:
+        book = LaneBook(court, MemoryStore(), LedgerConfig())
+        for part in parts:
+            book.finalize(Range(*lane, part[0].seq, part[-1].seq, part[-1].id))
+        for frame, part in zip(frames, parts, strict=True):
+            pack = decode(frame)
+            assert isinstance(pack, Pack)
+            taken = [entry.signed for entry in pack.entries]
+            assert taken[-1].id == part[-1].id
+            assert all(child.prev == parent.id for parent, child in pairwise(taken))
+            book.trust(taken)
+
+    return len(blocks) / seconds(ingest)
 
 
 def plain_root(leaves: list[bytes]) -> bytes:
@@ -148,7 +179,7 @@ class Loop:
                 mesh.genesis,
                 mesh.validator_keys(name),
                 mesh.keys.schemes,
-                self.stores[name],
+                ChainHost(self.stores[name], bytes),
                 LedgerConfig(),
             )
         edge = NodeId("edge")

@@ -485,6 +485,8 @@ GENESIS = {"type": same("G"), "v": V1, "name": NAME, "start": COUNT, "dev": flag
            "epoch_duration_us": whole(100_000, 86_400_000_000), "floor_cap": whole(1, 50_000),
            "ca_keys": sized(list, 16), "validators": sized(list, 128)}
 VALIDATOR = {"id": NAME, "key": H32, "vote_key": H48, "possession": H96}
+CHANGE = {"type": same("change"), "header": canonical(4 << 10),
+          "certificate": canonical(LINE_BYTES_MAX), "validators": sized(list, 128)}
 RECEIPT = {"type": same("receipt"), "node_id": NAME, "inc": U32, "first": FROM_1, "last": FROM_1,
            "header": canonical(4 << 10), "certificate": canonical(LINE_BYTES_MAX),
            "start": COUNT, "proof": sized(list, 128)}
@@ -512,6 +514,20 @@ POSSESSION_TAG = b"BLS_POP_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_"
 unhex = bytes.fromhex
 
 
+class Term:
+    """The validators that decide from an epoch on; keys new in the set must be proven."""
+
+    def __init__(self, since: int, members: list[Any], known: list[Any]) -> None:
+        self.since, self.members = since, members
+        self.hash = labelled("dsm/validators", write_json(members)).hex()
+        self.keys: list[Point] = []
+        for member in members:
+            key, possession = unhex(member["vote_key"]), unhex(member["possession"])
+            self.keys.append(decompress(key, G1_B))
+            held = member in known or bls_holds(self.keys[-1], key, POSSESSION_TAG, possession)
+            need(held, f"validator {member['id']} does not prove possession of its vote key")
+
+
 class Bundle:
     """A bundle as far as it has been read; each method takes the next part of it.
 
@@ -527,8 +543,8 @@ class Bundle:
         self.taken = 0
         self.receipts = self.blocks = self.disclosed = 0
         self.epochs: set[int] = set()
-        self.voters: list[Point] = []
-        self.fewest = 1 << 30
+        self.terms: list[Term] = []
+        self.fewest, self.of = 1 << 30, 0
         self.keys: dict[tuple[str, int], bytes] = {}
         self.place: tuple[str, int, int] = ("", 0, 0)
         self.parent: tuple[str, int, int, str] = ("", 0, 0, "")
@@ -561,7 +577,11 @@ class Bundle:
             self.number = 1
             raise BundleError("manifest: the genesis document is of another chain")
         while self.taken < len(self.lines):
-            self.take_receipt()
+            line = self.next_line("receipt")
+            if not self.receipts and type(line) is dict and line.get("type") == "change":
+                self.take_change(line)
+            else:
+                self.take_receipt(line)
         self.number += bool(self.incomplete)
         need(not self.incomplete, "the last line is not complete")
         need(self.receipts > 0, "the bundle proves nothing")
@@ -577,27 +597,31 @@ class Bundle:
         check_shape(document, "genesis", GENESIS)
         authorities, members = document["ca_keys"], document["validators"]
         need(all(map(H32, authorities)), "genesis: a CA key is 32 bytes")
-        for member in members:
-            check_shape(member, "validator", VALIDATOR)
-        for rows in (authorities, [member["id"] for member in members]):
-            need(rows != [] and rows == sorted(set(rows)), "genesis: not sorted or not distinct")
-        for name in ("key", "vote_key"):
-            distinct = {member[name] for member in members}
-            need(len(distinct) == len(members), f"genesis: one {name} of two validators")
+        check_members(members)
+        distinct = authorities != [] and authorities == sorted(set(authorities))
+        need(distinct, "genesis: not sorted or not distinct")
         need(len(members) >= 4 or document["dev"], "genesis: too few validators")
         self.chain = labelled("identity/genesis", write_json(document)).hex()
-        self.validators_hash = labelled("dsm/validators", write_json(members)).hex()
         self.authorities = authorities
         need(self.trusted in (None, self.chain), "genesis: not of the trusted chain")
-        for member in members:
-            key, possession = unhex(member["vote_key"]), unhex(member["possession"])
-            self.voters.append(decompress(key, G1_B))
-            held = bls_holds(self.voters[-1], key, POSSESSION_TAG, possession)
-            need(held, f"genesis: {member['id']} does not prove possession of its vote key")
+        self.terms = [Term(0, members, [])]
 
-    def take_receipt(self) -> None:
+    def take_change(self, line: Any) -> None:
+        """Check a header that names other validators, and take them from the next epoch on."""
+        check_shape(line, "set change", CHANGE)
+        check_shape(line["certificate"], "certificate", CERTIFICATE)
+        check_shape(line["header"], "checkpoint header", HEADER)
+        header, members, last = line["header"], line["validators"], self.terms[-1]
+        check_members(members)
+        need(header["epoch"] >= last.since, "set change: out of order")
+        self.check_header(header, line["certificate"])
+        need(header["next_validators_hash"] != last.hash, "set change: it changes nothing")
+        term = Term(header["epoch"] + 1, members, last.members)
+        need(header["next_validators_hash"] == term.hash, "set change: of other validators")
+        self.terms.append(term)
+
+    def take_receipt(self, receipt: Any) -> None:
         """Check a receipt and the blocks behind it."""
-        receipt = self.next_line("receipt")
         check_shape(receipt, "receipt", RECEIPT)
         check_shape(receipt["certificate"], "certificate", CERTIFICATE)
         check_shape(receipt["header"], "checkpoint header", HEADER)
@@ -611,30 +635,36 @@ class Bundle:
         ids: list[bytes] = []
         while first + len(ids) <= last:
             ids.append(self.take_block(lane, first + len(ids)))
-        need(header["chain"] == self.chain, "receipt: of another chain")
-        need(header["validators_hash"] == self.validators_hash, "receipt: of other validators")
         proof = [unhex(item) for item in receipt["proof"]]
         check_range(ids, receipt["start"], header["count"], proof, unhex(header["merkle_root"]))
-        self.check_certificate(header, receipt["certificate"])
+        count, size = self.check_header(header, receipt["certificate"])
+        if count < self.fewest:
+            self.fewest, self.of = count, size
         self.epochs.add(header["epoch"])
         self.receipts += 1
 
-    def check_certificate(self, header: Any, certificate: Any) -> None:
-        """Check that n - f validators cast a FINALIZE vote for this header, f = (n - 1) // 3."""
-        size, bitmap = len(self.voters), unhex(certificate["bitmap"])
+    def check_header(self, header: Any, certificate: Any) -> tuple[int, int]:
+        """Check that the validators of its epoch made a header final; return how many of how many.
+
+        It takes FINALIZE votes of n - f of the n validators, f = (n - 1) // 3.
+        """
+        need(header["chain"] == self.chain, "checkpoint header: of another chain")
+        term = [term for term in self.terms if term.since <= header["epoch"]][-1]
+        need(header["validators_hash"] == term.hash, "checkpoint header: of other validators")
+        size, bitmap = len(term.members), unhex(certificate["bitmap"])
         bits = int.from_bytes(bitmap, "little")  # bit i stands for validator i
         need(len(bitmap) == (size + 7) // 8 and not bits >> size, "certificate: wrong bitmap")
         count, needed = bits.bit_count(), size - (size - 1) // 3
         need(count >= needed, f"certificate: {count} validators, {needed} are needed")
         total: Point = None
-        for place, key in enumerate(self.voters):
+        for place, key in enumerate(term.keys):
             total = add(total, key) if bits >> place & 1 else total
         message = b"HPDSM1\0\0" + unhex(self.chain) + b"\3"
         message += header["epoch"].to_bytes(8, "big") + certificate["view"].to_bytes(4, "big")
         message += labelled("dsm/checkpoint", write_json(header))
         held = bls_holds(total, message, VOTE_TAG, unhex(certificate["signature"]))
         need(held, f"certificate of epoch {header['epoch']}: signature does not hold")
-        self.fewest = min(self.fewest, count)
+        return count, size
 
     def take_block(self, lane: tuple[str, int], seq: int) -> bytes:
         """Check one block against its place, its parent and its signature; return its id."""
@@ -680,6 +710,17 @@ class Bundle:
         return unhex(node["key"])
 
 
+def check_members(members: list[Any]) -> None:
+    """Check the form of a validator set."""
+    for member in members:
+        check_shape(member, "validator", VALIDATOR)
+    ids = [member["id"] for member in members]
+    need(ids != [] and ids == sorted(set(ids)), "validators: not sorted or not distinct")
+    for name in ("key", "vote_key"):
+        distinct = {member[name] for member in members}
+        need(len(distinct) == len(members), f"validators: one {name} of two")
+
+
 def check_block(block: Any) -> None:
     """Check the form of a block."""
     options = {name: test for name, test in BLOCK_OPTIONS.items() if name in block}
@@ -698,7 +739,7 @@ def verify(data: bytes, trusted: str | None = None) -> str:
     return (
         f"VERIFIED {bundle.blocks} blocks of {', '.join(sorted({lane[0] for lane in bundle.keys}))}"
         f"\nchain {bundle.chain} ({pinned})\ncheckpoints {sorted(bundle.epochs)},"
-        f" certified by at least {bundle.fewest} of {len(bundle.voters)} validators"
+        f" certified by at least {bundle.fewest} of {bundle.of} validators"
         f"\npayloads in the bundle {bundle.disclosed}\n"
     )
 

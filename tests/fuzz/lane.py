@@ -21,9 +21,9 @@ from hookprobe.detection.config import DetectionConfig
 from hookprobe.detection.event import Format, Sensor
 from hookprobe.detection.pipeline import Detection
 from hookprobe.dsm.bundle import BundleVerifier, export_bundle
-from hookprobe.dsm.checkpoint import decode_final
+from hookprobe.dsm.checkpoint import decode_content, decode_sealed
+from hookprobe.dsm.frames import decode as decode_message
 from hookprobe.dsm.genesis import decode_genesis
-from hookprobe.dsm.messages import decode as decode_message
 from hookprobe.dsm.microblock import decode_block
 from hookprobe.dsm.receipts import decode_receipt
 from hookprobe.dsm.store import Table
@@ -126,7 +126,8 @@ def targets() -> list[Target]:
         Target("ledger frame", decode_message, [item.data for item in sent]),
         Target("microblock", decode_block, rows("edge-a", Table.BLOCKS)),
         Target("receipt", decode_receipt, rows("edge-a", Table.RECEIPTS)),
-        Target("checkpoint", decode_final, rows("validator-1", Table.CHECKPOINTS)),
+        Target("checkpoint", decode_sealed, rows("validator-1", Table.CHECKPOINTS)),
+        Target("content", decode_content, rows("validator-1", Table.CONTENTS)),
         Target("bundle", verifier.check, [bundle]),
         Target("genesis", decode_genesis, [genesis.encode()]),
         Target(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hookprobe.dsm.checkpoint import decode_final
+from hookprobe.dsm.checkpoint import decode_sealed
 from hookprobe.dsm.microblock import decode_block
 from hookprobe.dsm.store import Table
 from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, LogLine, MeshShape
@@ -162,7 +162,7 @@ def test_two_hundred_kills_lose_nothing_and_fork_nothing(tmp_path: Path) -> None
 
 
 def _header_hash(row: bytes) -> bytes:
-    return decode_final(row).checkpoint.hash
+    return decode_sealed(row).hash
 
 
 def _blocks_of(folder: Path, edge: str) -> list[bytes]:

@@ -1,27 +1,41 @@
 """Every frame round-trips, and no bytes make the decoder raise anything but `RemoteError`."""
 
+from contextlib import suppress
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.dsm.kit import chain_of, mesh_of
 
 from hookprobe.crypto import merkle
 from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
 from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.enrolment import Head
+from hookprobe.dsm.frames import decode, encode
+from hookprobe.dsm.linked import link
 from hookprobe.dsm.messages import (
     CertificateMessage,
+    Changes,
+    GetChanges,
     GetCheckpoints,
+    GetPack,
     GetRange,
     GetReceipts,
+    GetRelics,
     Have,
     HeadsReply,
     Message,
+    Pack,
+    PackEntry,
     Receipt,
+    Relics,
     Status,
     Vote,
-    decode,
-    encode,
 )
+from hookprobe.dsm.microblock import LaneKey, SignedBlock
+from hookprobe.dsm.notes import parse_key, parse_note
 from hookprobe.dsm.receipts import build_tree
+from hookprobe.dsm.roll import SetChange
+from hookprobe.dsm.tree_log import decode_proof, encode_proof, parse_place
 from hookprobe.errors import RemoteError
 from hookprobe.wire.identifiers import NodeId
 
@@ -44,6 +58,15 @@ ranges = st.builds(
     st.tuples(numbers, numbers),
     digests,
 )
+changes = st.builds(SetChange, st.binary(max_size=4096), certificates, st.binary(max_size=99))
+blocks = st.sampled_from(chain_of(mesh_of(4), 3))
+
+
+def packed(request: int, lane: LaneKey, chosen: list[SignedBlock]) -> Pack:
+    linked = [link(lane, block.raw, block.signature) for block in chosen]
+    return Pack(request, lane, tuple(PackEntry(block) for block in linked))
+
+
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Have, st.lists(st.tuples(lanes, u64), max_size=5).map(tuple)),
     st.builds(GetRange, u32, lanes, u64, u64, digests),
@@ -61,6 +84,12 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(HeadsReply, st.lists(heads, max_size=5).map(tuple)),
     st.builds(GetReceipts, u32, u64),
+    st.builds(GetChanges, u64),
+    st.builds(Changes, st.lists(changes, max_size=3).map(tuple)),
+    st.builds(GetRelics, u64, u64),
+    st.builds(Relics, u64, u64, st.lists(st.tuples(u64, blocks), max_size=3).map(tuple)),
+    st.builds(GetPack, u32, lanes, u64, u64, digests),
+    st.builds(packed, u32, lanes, st.lists(blocks, max_size=3)),
 )
 
 
@@ -87,13 +116,29 @@ def test_damaged_frames_are_another_message_or_a_remote_error(
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
-@given(st.integers(1, 14), st.binary(max_size=300))
+@given(st.integers(1, 20), st.binary(max_size=300))
 def test_no_bytes_break_the_decoder(kind: int, rest: bytes) -> None:
     try:
         message = decode(b"\1" + bytes((kind,)) + rest)
     except RemoteError:
         return
     assert encode(message) == b"\1" + bytes((kind,)) + rest
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)))
+def test_no_bytes_break_the_readers_of_the_log(data: bytes) -> None:
+    title = b"c2sp.org/tlog-proof@v1\nindex 1\n\n"
+    for lead in (b"", b"origin\n1\n", title, b"a\n\n\xe2\x80\x94 a "):
+        whole = lead + data
+        with suppress(RemoteError):
+            assert parse_note(whole).encode() == whole
+        with suppress(RemoteError):
+            assert encode_proof(decode_proof(whole)) == whole
+        with suppress(RemoteError):
+            assert parse_place(whole).encode() == whole
+        with suppress(RemoteError, UnicodeDecodeError):
+            assert parse_key(whole.decode()).encode() == whole.decode()
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)

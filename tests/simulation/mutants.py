@@ -1,23 +1,30 @@
 """Wrong validators: each breaks one rule. The simulator must notice every one of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
 
-from hookprobe.dsm import cut, validators, voting
+from hookprobe.dsm import cut, registry, validators, voting
+from hookprobe.dsm.backlog import Backlog
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.consensus import Simplex
 from hookprobe.dsm.content import ContentJudge
+from hookprobe.dsm.effects import Effect
+from hookprobe.dsm.finality import Finality
+from hookprobe.dsm.governance import Act
 from hookprobe.dsm.lanes import Lane
-from hookprobe.dsm.messages import Proposal
+from hookprobe.dsm.messages import PackEntry, Proposal
+from hookprobe.dsm.registry import Registry
 from hookprobe.dsm.steps import Step
+from hookprobe.dsm.store import Persist, Table, Write
 from hookprobe.dsm.validator import ValidatorLedger
+from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.dsm.votelog import Memory
 from hookprobe.dsm.voting import Voting
-from hookprobe.sim import invariants
-from hookprobe.sim.scenario import CONFIG, FAST, Profile, run
-from hookprobe.wire.instant import MILLISECOND
+from hookprobe.sim.scenario import CHURN, CONFIG, FAST, Profile, run
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import MILLISECOND, Instant
 
 SAFETY = ("I1:", "I2:", "I3:", "I4:", "I6:", "I7:", "I8:")
 LIVENESS = ("I10:",)
@@ -79,7 +86,6 @@ def quorum_of_sixty_percent(patch: pytest.MonkeyPatch) -> None:
 def _set_quorum(patch: pytest.MonkeyPatch, wrong: Callable[[int], int]) -> None:
     # The checker counts voters with the wrong quorum too: that alone must not give it away.
     patch.setattr(validators, "quorum", wrong)
-    patch.setattr(invariants, "quorum", wrong)
 
 
 def forget_votes(patch: pytest.MonkeyPatch) -> None:
@@ -121,6 +127,86 @@ def accept_forks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ContentJudge, "evidence_of", lambda _self, _cuts: {})
 
 
+def admit_with_one_vote_less(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Registry, voters: Sequence[NodeId]) -> bool:
+        members = sum(self.following.place(node) is not None for node in voters)
+        return members >= self.following.quorum - 1
+
+    patch.setattr(Registry, "_has_quorum", wrong)
+
+
+def shrink_below_four(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(registry, "FAULT_TOLERANT_MIN", 3)
+
+
+def change_any_number(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ValidatorSet, "faults", property(lambda _self: 1))
+    honest_decide = Registry._decide
+
+    def wrong(self: Registry) -> tuple[ValidatorSet, list[bytes]]:
+        patch.setattr(ValidatorSet, "faults", property(lambda _self: 9))
+        try:
+            return honest_decide(self)
+        finally:
+            patch.setattr(ValidatorSet, "faults", property(lambda _self: 1))
+
+    patch.setattr(Registry, "_decide", wrong)
+
+
+def bury_no_keys(patch: pytest.MonkeyPatch) -> None:
+    honest_read = Registry.read
+
+    def wrong(self: Registry, acts: Iterable[Act], offenders: Iterable[str]) -> list[Write]:
+        self._tombstones = {}
+        return honest_read(self, acts, offenders)
+
+    patch.setattr(Registry, "read", wrong)
+
+
+def spare_the_convicted(patch: pytest.MonkeyPatch) -> None:
+    honest_read = Registry.read
+
+    def wrong(self: Registry, acts: Iterable[Act], offenders: Iterable[str]) -> list[Write]:
+        return honest_read(self, acts, [])
+
+    patch.setattr(Registry, "read", wrong)
+
+
+def take_part_for_whole(patch: pytest.MonkeyPatch) -> None:
+    honest_fill = Backlog._fill
+
+    def wrong(self: Backlog, entries: Sequence[PackEntry], now: Instant) -> list[Effect]:
+        gaps = self.missing.get(entries[0].signed.lane, [])
+        if gaps and len(entries) > 1:
+            entries = [replace(entries[0], signed=entries[-1].signed)]
+            first = replace(gaps[0][1], first=entries[0].signed.seq)
+            self.missing[first.lane][0] = (gaps[0][0], first)
+        return honest_fill(self, entries, now)
+
+    patch.setattr(Backlog, "_fill", wrong)
+
+
+def prune_headers_too(patch: pytest.MonkeyPatch) -> None:
+    honest_batch = Finality._batch
+
+    def wrong(
+        self: Finality, writes: list[Write], timestamp_ms: int
+    ) -> tuple[Persist, list[Effect]]:
+        batch, pruned = honest_batch(self, writes, timestamp_ms)
+        row: Write = (Table.CHECKPOINTS, bytes(8), None)
+        return (replace(batch, writes=(*batch.writes, row)) if pruned else batch), pruned
+
+    patch.setattr(Finality, "_batch", wrong)
+
+
+def check_no_signature_later(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backlog, "_holds", lambda _self, _covered: True)
+
+
+FORGERS = replace(FAST, name="forgers", sizes=(4,), roles=("forger",))
+LAWFUL = ("S1:", "S2:", "S3:", "S4:", "S5:", "S6:", "S7:")
+CHANGING = replace(CHURN, name="changing", sizes=(4,))
+SEVEN = replace(CHURN, name="seven", sizes=(7,), roles=("twins", "voter"))
 FIVE = replace(FAST, name="five", sizes=(5,))
 SMALL = replace(FAST, name="small", sizes=(4,))
 ATTACKED = replace(SMALL, name="attacked", roles=("twins", "usurper", "voter"))

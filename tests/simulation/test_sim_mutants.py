@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 from tests.simulation import mutants
-from tests.simulation.mutants import ANY, ATTACKED, LIVENESS, SAFETY
+from tests.simulation.mutants import ANY, ATTACKED, LAWFUL, LIVENESS, SAFETY
 
 from hookprobe.dsm.validator import ValidatorLedger
-from hookprobe.sim.scenario import Profile
+from hookprobe.sim.scenario import CHURN, Profile
 
 AGREEMENT = ("I1:", "I2:", "I3:", "I4:")
 
@@ -27,6 +27,14 @@ AGREEMENT = ("I1:", "I2:", "I3:", "I4:")
         (mutants.floor_too_low, mutants.LIARS, 40, SAFETY),
         (mutants.floor_too_high, mutants.LIARS, 40, LIVENESS),
         (mutants.accept_forks, mutants.FORKS, 40, ANY),
+        (mutants.admit_with_one_vote_less, mutants.CHANGING, 10, LAWFUL),
+        (mutants.shrink_below_four, mutants.CHANGING, 20, LAWFUL),
+        (mutants.change_any_number, mutants.CHANGING, 30, LAWFUL),
+        (mutants.bury_no_keys, mutants.CHANGING, 60, LAWFUL),
+        (mutants.spare_the_convicted, mutants.SEVEN, 20, LAWFUL),
+        (mutants.take_part_for_whole, CHURN, 120, ANY),
+        (mutants.check_no_signature_later, mutants.FORGERS, 40, ("I13:",)),
+        (mutants.prune_headers_too, mutants.CHANGING, 5, ("I13:", *ANY)),
     ],
 )
 def test_a_wrong_rule_is_found(
@@ -59,7 +67,7 @@ def test_two_byzantine_of_four_break_agreement() -> None:
     assert mutants.first_kill(mutants.CAPTURED, 60, kinds=AGREEMENT) is not None
 
 
-@pytest.mark.parametrize("profile", [ATTACKED, mutants.LIARS, mutants.FORKS, mutants.SLOW])
+@pytest.mark.parametrize("profile", [ATTACKED, mutants.LIARS, mutants.FORKS, mutants.SLOW, CHURN])
 def test_the_right_validator_holds_where_the_wrong_ones_fail(profile: Profile) -> None:
-    seeds = 5 if profile is mutants.SLOW else 40
-    assert mutants.first_kill(profile, seeds, kinds=("I",)) is None
+    seeds = 5 if profile in (mutants.SLOW, CHURN) else 40
+    assert mutants.first_kill(profile, seeds, kinds=("I", "S")) is None

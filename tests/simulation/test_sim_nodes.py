@@ -11,7 +11,7 @@ import pytest
 from tests.unit.node.mesh import MemoryMesh
 
 from hookprobe.dsm.bundle import BundleVerifier, export_bundle
-from hookprobe.dsm.checkpoint import decode_final
+from hookprobe.dsm.checkpoint import decode_sealed
 from hookprobe.dsm.effects import ForkDetected, MisbehaviourDetected, NodeQuarantined
 from hookprobe.dsm.store import Table
 from hookprobe.node.build import SCHEMES
@@ -54,7 +54,7 @@ def storm(mesh: MemoryMesh, dice: random.Random) -> None:
 
 def headers(mesh: MemoryMesh, name: str) -> dict[bytes, bytes]:
     rows = mesh.hosts[name].store.scan(Table.CHECKPOINTS, b"", b"\xff" * 9, 10_000)
-    return {key: decode_final(value).checkpoint.hash for key, value in rows}
+    return {key: decode_sealed(value).hash for key, value in rows}
 
 
 @pytest.mark.slow

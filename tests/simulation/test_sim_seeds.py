@@ -39,6 +39,10 @@ def test_seeds_with_real_signatures_hold() -> None:
     assert run_seeds(0, 6, "real") == []
 
 
+def test_seeds_with_changing_validators_hold() -> None:
+    assert run_seeds(0, 60, "churn") == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ten_thousand_seeds_hold() -> None:

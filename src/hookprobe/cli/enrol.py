@@ -95,6 +95,34 @@ def edge(folder: Path, home: Path, name: str, tenant: str) -> None:
 
     Validators and the verifier take the new directory when they start; copy it to them.
     """
+    plan = NodePlan(parse_node_id(name), "edge", parse_tenant_id(tenant))
+    enrolled = _enrol(folder, home, plan)
+    if (home / folders.GRANTS_FILE).exists():
+        folders.write_grants(home, [*folders.read_grants(home), enrolled.grant()])
+        message(f"next: copy {home}/grants.json and directory.json to the verifier")
+    message(f"next: copy {home}/directory.json to the validators, then")
+    message(f"      hookprobe edge run -c {folder}/hookprobe.yaml")
+
+
+@init.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--mesh", "home", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--name", required=True, help="The node's name.")
+@click.option("--at", "place", required=True, help="HOST:PORT that the others dial.")
+def validator(folder: Path, home: Path, name: str, place: str) -> None:
+    """Enrol a node in FOLDER that may apply for a seat among the validators.
+
+    It watches the ledger until a quorum of the validators has approved it.
+    """
+    parse_address(place)
+    _enrol(folder, home, NodePlan(parse_node_id(name), "validator", "operator", place))
+    message(f"next: copy {home}/directory.json to all nodes and restart the validators, then")
+    message(f"      hookprobe validator run -c {folder}/hookprobe.yaml")
+    message(f"      hookprobe validator apply -c {folder}/hookprobe.yaml")
+
+
+def _enrol(folder: Path, home: Path, plan: NodePlan) -> Enrolled:
+    """Enrol a node in a folder and publish a new directory."""
     authority = folders.read_authority(home)
     genesis_data = read_file(home / folders.GENESIS_FILE, limit=1 << 20)
     genesis = decode_genesis(genesis_data)
@@ -105,27 +133,16 @@ def edge(folder: Path, home: Path, name: str, tenant: str) -> None:
         Ed25519(),
         now,
     )
-    plan = NodePlan(parse_node_id(name), "edge", parse_tenant_id(tenant))
     if current.find(plan.node) is not None:
-        raise ConfigError([f"--name: {name} is already enrolled"], hint="choose another name")
+        raise ConfigError([f"--name: {plan.node} is already enrolled"], hint="choose another name")
     chain = genesis.chain_id()
     enrolled = provision.enrol(plan, chain, authority, now, secrets.token_bytes)
     devices = [*current.devices, enrolled.device]
     signed = provision.publish(authority, chain, devices, version=current.version + 1, now=now)
-    _write_edge(folder, home, enrolled, (genesis_data, signed), plan)
-    message(f"edge {name} enrolled; directory version {current.version + 1} in {home}")
-    if (home / folders.GRANTS_FILE).exists():
-        folders.write_grants(home, [*folders.read_grants(home), enrolled.grant()])
-        message(f"next: copy {home}/grants.json and directory.json to the verifier")
-    message(f"next: copy {home}/directory.json to the validators, then")
-    message(f"      hookprobe edge run -c {folder}/hookprobe.yaml")
-
-
-def _write_edge(
-    folder: Path, home: Path, enrolled: Enrolled, documents: tuple[bytes, bytes], plan: NodePlan
-) -> None:
-    folders.write_node(folder, enrolled, documents, _settings(plan))
-    write_atomically(home / folders.DIRECTORY_FILE, documents[1])
+    folders.write_node(folder, enrolled, (genesis_data, signed), _settings(plan))
+    write_atomically(home / folders.DIRECTORY_FILE, signed)
+    message(f"{plan.role} {plan.node} enrolled; directory version {current.version + 1} in {home}")
+    return enrolled
 
 
 def _edge_plan(text: str) -> NodePlan:

@@ -34,7 +34,7 @@ COMMANDS = {
     "simulate": "hookprobe.cli.simulate:simulate",
     "status": "hookprobe.cli.status:status",
     "token": "hookprobe.cli.token:token",
-    "validator": "hookprobe.cli.run:validator",
+    "validator": "hookprobe.cli.validator:validator",
     "verifier": "hookprobe.cli.verifier:verifier",
     "verify": "hookprobe.cli.evidence:verify",
     "webhook": "hookprobe.cli.webhook:webhook",

@@ -21,6 +21,7 @@ class Domain(Enum):
     # identity: who a node is
     GENESIS = b"hookprobe/identity/genesis/v1"
     NODE_CERTIFICATE = b"hookprobe/identity/certificate/v1"
+    REVOCATION = b"hookprobe/identity/revocation/v1"
     DIRECTORY = b"hookprobe/identity/directory/v1"
 
     # dsm: blocks, checkpoints, agreement

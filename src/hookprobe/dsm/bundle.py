@@ -5,6 +5,8 @@ A bundle is a text of lines; each line is canonical JSON and ends with one newli
     1    {"blocks": N, "chain": hex, "digest": hex, "receipts": M,
           "type": "hookprobe-bundle", "v": 1}
     2    {"document": {genesis}, "type": "genesis"}
+    then for each change of the validator set up to the last receipt, ascending by epoch:
+         {"certificate": {...}, "header": {...}, "type": "change", "validators": [...]}
     then for each receipt, ordered by (node_id, inc, first):
          {"certificate": {"bitmap": hex, "signature": hex, "view": v},
           "first": seq, "header": {...}, "inc": i, "last": seq, "node_id": name,
@@ -20,8 +22,10 @@ What holds for each part:
 
     chain        H(genesis, genesis document); equals the chain in every block and header
     header hash  H(checkpoint, canonical header)
-    certificate  BLS aggregate by n-f distinct members of the genesis set over the vote message
+    certificate  BLS aggregate by n-f distinct members of the epoch's set over the vote message
                  "HPDSM1" 0 0 || chain || 3 || epoch u64 || view u32 || header hash
+    change       certified by the set that it ends; `validators` hash to next_validators_hash and
+                 decide from the epoch after it on; new vote keys are proven
     receipt      RFC 6962 range proof: block ids are leaves start.. of header.count leaves
     block        id = H(microblock, block); Ed25519 by the certified key over H(microblock-sig, id)
     payload      payload_hash = SHA-256 under its label over salt and payload
@@ -34,35 +38,42 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
-from hookprobe.dsm.checkpoint import Range, header_hash, parse_header
+from hookprobe.dsm.bundle_lines import (
+    block_document,
+    change_document,
+    check_whole,
+    parse_block_line,
+    parse_change,
+    parse_receipt,
+    read_line,
+    read_object,
+    receipt_document,
+    write_line,
+)
+from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.court import Court, Schemes, convene
 from hookprobe.dsm.enrolment import check_enrolment, parse_enrolment
 from hookprobe.dsm.genesis import Genesis, decode_genesis
 from hookprobe.dsm.messages import Receipt
 from hookprobe.dsm.microblock import (
-    SALT_BYTES,
     LaneKey,
-    Payload,
     SignedBlock,
     decode_block,
-    decode_payload,
     lane_row,
-    parse_block,
     verify_block,
 )
 from hookprobe.dsm.receipts import check_receipt, decode_receipt
+from hookprobe.dsm.roll import Roll, decode_change
 from hookprobe.dsm.store import StoreReader, Table, prefix_end
 from hookprobe.errors import MalformedError, RemoteError, UnavailableError, VerificationError
 from hookprobe.wire import canonical
-from hookprobe.wire.canonical import Json, JsonObject
+from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.fields import Fields
-from hookprobe.wire.identifiers import NodeId, parse_node_id
+from hookprobe.wire.identifiers import NodeId
 
 BUNDLE_MAX_BYTES = 256 << 20
-LINE_MAX_BYTES = 1 << 20
 _RECEIPTS_MAX = 100_000
-_PAYLOAD_CHARS_MAX = 1 << 20
+_CHANGES_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ class BundleReport:
         blocks: How many.
         epochs: In which checkpoints they are, ascending.
         voters: The fewest validators that certified one of them.
-        validators: How many validators the mesh has.
+        validators: How many validators there were then.
         disclosed: Blocks whose payload is in the bundle.
     """
 
@@ -104,13 +115,17 @@ def export_bundle(
     Raises:
         UnavailableError: No block, or not the one asked for, is proven yet.
     """
-    lines: list[bytes] = [_line({"document": _object(genesis.encode()), "type": "genesis"})]
+    lines: list[bytes] = [
+        write_line({"document": read_object(genesis.encode()), "type": "genesis"})
+    ]
     blocks = receipts = 0
-    for receipt, signed in _chosen(node_id, reader, block_id):
+    chosen = _chosen(node_id, reader, block_id)
+    lines += _change_lines(reader, max(receipt.certificate.epoch for receipt, _ in chosen))
+    for receipt, signed in chosen:
         receipts += 1
         blocks += len(signed)
-        lines.append(_line(_receipt_document(receipt)))
-        lines += [_line(_block_document(block, reader)) for block in signed]
+        lines.append(write_line(receipt_document(receipt)))
+        lines += [write_line(block_document(block, reader)) for block in signed]
     rest = b"".join(lines)
     head: JsonObject = {
         "blocks": blocks,
@@ -120,7 +135,13 @@ def export_bundle(
         "type": "hookprobe-bundle",
         "v": 1,
     }
-    return _line(head) + rest
+    return write_line(head) + rest
+
+
+def _change_lines(reader: StoreReader, last: int) -> list[bytes]:
+    """Return the changes of the validator set that headers before epoch `last` made."""
+    rows = reader.scan(Table.CHANGES, b"", last.to_bytes(8, "big"), _CHANGES_MAX)
+    return [write_line(change_document(decode_change(value))) for _, value in rows]
 
 
 def _chosen(
@@ -160,46 +181,6 @@ def _blocks(receipt: Receipt, reader: StoreReader) -> list[SignedBlock]:
     ]
 
 
-def _receipt_document(receipt: Receipt) -> JsonObject:
-    proof: list[Json] = [item.hex() for item in receipt.proof]
-    return {
-        "certificate": {
-            "bitmap": receipt.certificate.bitmap.hex(),
-            "signature": receipt.certificate.signature.hex(),
-            "view": receipt.certificate.view,
-        },
-        "first": receipt.range.first,
-        "header": _object(receipt.header_raw),
-        "inc": receipt.range.inc,
-        "last": receipt.range.last,
-        "node_id": receipt.range.node_id,
-        "proof": proof,
-        "start": receipt.start,
-        "type": "receipt",
-    }
-
-
-def _block_document(signed: SignedBlock, reader: StoreReader) -> JsonObject:
-    document: JsonObject = {
-        "block": _object(signed.raw),
-        "signature": signed.signature.hex(),
-        "type": "block",
-    }
-    row = reader.get(Table.PAYLOADS, signed.id)
-    if row is not None:
-        payload = decode_payload(row)
-        document |= {"payload": payload.data.hex(), "salt": payload.salt.hex()}
-    return document
-
-
-def _object(raw: bytes) -> JsonObject:
-    return canonical.decode_object(raw)
-
-
-def _line(document: JsonObject) -> bytes:
-    return canonical.encode(document) + b"\n"
-
-
 class BundleVerifier:
     """Verifies bundles; a genesis document that held once is not checked again.
 
@@ -232,18 +213,18 @@ class BundleVerifier:
         *lines, incomplete = data.split(b"\n")
         if not lines:
             raise MalformedError("the bundle has no complete line")
-        manifest = _parse_manifest(_decode(lines[0]))
+        manifest = _parse_manifest(read_line(lines[0]))
         if len(lines) == 1:
             place.line += bool(incomplete)
             raise MalformedError("the genesis document is missing or not complete")
         place.line = 2
-        reading = _Reading(self._court(_decode(lines[1])))
+        reading = _Reading(Roll(self._court(read_line(lines[1]))))
         if manifest.chain != reading.court.chain:
             place.line = 1
             raise VerificationError("manifest: the genesis document is of another chain")
         for line in lines[2:]:
             place.line += 1
-            reading.take(_decode(line))
+            reading.take(read_line(line))
         if incomplete:
             place.line += 1
             raise MalformedError("the last line is not complete")
@@ -260,7 +241,7 @@ class BundleVerifier:
         court = self._courts.get(raw)
         if court is None:
             genesis = decode_genesis(raw)
-            _check_whole(genesis.encode(), raw, "genesis")
+            check_whole(genesis.encode(), raw, "genesis")
             court = convene(genesis, self._schemes)
             self._courts = {raw: court}
         if self._trusted is not None and court.chain != self._trusted:
@@ -296,25 +277,16 @@ class _Manifest:
             raise VerificationError("manifest: digest of other lines")
 
 
-def _decode(line: bytes) -> JsonObject:
-    return canonical.decode_object(line, limit=LINE_MAX_BYTES)
-
-
-def _check_whole(written: bytes, raw: bytes, what: str) -> None:
-    """Refuse a document with two spellings: what was read must write what was signed."""
-    if written != raw:
-        raise MalformedError(f"{what}: a field is not in its one form")
-
-
 @dataclass(slots=True)
 class _Reading:
     """A bundle as far as it has been verified."""
 
-    court: Court
+    roll: Roll
     receipts: int = 0
     blocks: int = 0
     disclosed: int = 0
     voters: int = 1 << 30
+    validators: int = 0
     epochs: dict[int, None] = field(default_factory=dict)
     keys: dict[LaneKey, bytes] = field(default_factory=dict)
     place: tuple[NodeId, int, int] | None = None
@@ -322,15 +294,25 @@ class _Reading:
     pending: Receipt | None = None
     gathered: list[SignedBlock] = field(default_factory=list)
 
+    @property
+    def court(self) -> Court:
+        return self.roll.court
+
     def take(self, document: JsonObject) -> None:
         """Verify the next line."""
-        if self.pending is None:
+        if self.pending is None and not self.receipts and document.get("type") == "change":
+            self._take_change(document)
+        elif self.pending is None:
             self._take_receipt(document)
         else:
             self._take_block(document, self.pending)
 
+    def _take_change(self, document: JsonObject) -> None:
+        if not self.roll.accept(parse_change(document)):
+            raise VerificationError("set change: out of order")
+
     def _take_receipt(self, document: JsonObject) -> None:
-        receipt = _parse_receipt(document)
+        receipt = parse_receipt(document)
         covered = receipt.range
         place = (covered.node_id, covered.inc, covered.first)
         if self.place is not None and place <= self.place:
@@ -342,7 +324,7 @@ class _Reading:
         self.receipts += 1
 
     def _take_block(self, document: JsonObject, receipt: Receipt) -> None:
-        signed, payload = _parse_block_line(document)
+        signed, payload = parse_block_line(document)
         what = f"microblock {signed.block.node_id}/{signed.block.inc}/{signed.seq}"
         covered = receipt.range
         if signed.lane != covered.lane or signed.seq != covered.first + len(self.gathered):
@@ -376,7 +358,7 @@ class _Reading:
             return key
         body = signed.block.body or {}
         enrolment = parse_enrolment(body)
-        _check_whole(canonical.encode(enrolment.to_body()), canonical.encode(body), "enrolment")
+        check_whole(canonical.encode(enrolment.to_body()), canonical.encode(body), "enrolment")
         if enrolment.certificate.node_id != signed.block.node_id:
             raise VerificationError(f"enrolment of {signed.block.node_id}: of another node")
         key = check_enrolment(
@@ -397,10 +379,12 @@ class _Reading:
         header = check_receipt(
             Receipt(receipt.header_raw, receipt.certificate, whole, receipt.start, receipt.proof),
             ids,
-            self.court,
+            self.roll,
         )
         self.epochs[header.epoch] = None
-        self.voters = min(self.voters, len(receipt.certificate.signers()))
+        voters = len(receipt.certificate.signers())
+        if voters < self.voters:
+            self.voters, self.validators = voters, self.roll.at(header.epoch).size
         self.pending = None
         self.gathered = []
 
@@ -420,7 +404,7 @@ class _Reading:
             blocks=self.blocks,
             epochs=tuple(sorted(self.epochs)),
             voters=self.voters,
-            validators=self.court.validators.size,
+            validators=self.validators,
             disclosed=self.disclosed,
         )
 
@@ -437,58 +421,3 @@ def _parse_manifest(document: JsonObject) -> _Manifest:
     )
     fields.finish()
     return manifest
-
-
-def _parse_receipt(document: JsonObject) -> Receipt:
-    fields = Fields(document, "receipt")
-    fields.literal("type", "receipt")
-    raw = canonical.encode(fields.object("header"))
-    header = parse_header(raw)
-    _check_whole(header.encode(), raw, "checkpoint header")
-    sealed = Fields(fields.object("certificate"), "certificate")
-    certificate = QuorumCertificate(
-        kind=VoteKind.FINALIZE,
-        epoch=header.epoch,
-        view=sealed.integer("view", low=1, high=2**32 - 1),
-        digest=header_hash(raw),
-        bitmap=_hex(sealed.text("bitmap", limit=32), "bitmap"),
-        signature=sealed.hex("signature", 96),
-    )
-    sealed.finish()
-    covered = Range(
-        parse_node_id(fields.take("node_id")),
-        fields.integer("inc", low=1, high=2**32 - 1),
-        fields.integer("first", low=1),
-        fields.integer("last", low=1),
-        b"",  # the head is whatever the last block's id turns out to be
-    )
-    if covered.last < covered.first:
-        raise MalformedError("receipt: last block before the first")
-    proof = fields.array("proof", limit=128)
-    hashes = tuple(Fields({"proof": item}, "receipt").hex("proof", 32) for item in proof)
-    receipt = Receipt(raw, certificate, covered, fields.integer("start"), hashes)
-    fields.finish()
-    return receipt
-
-
-def _parse_block_line(document: JsonObject) -> tuple[SignedBlock, Payload | None]:
-    fields = Fields(document, "block line")
-    fields.literal("type", "block")
-    signed = parse_block(canonical.encode(fields.object("block")), fields.hex("signature", 64))
-    _check_whole(signed.block.encode(), signed.raw, "block")
-    payload = None
-    if fields.has("payload"):
-        data = _hex(fields.text("payload", limit=_PAYLOAD_CHARS_MAX), "payload")
-        salt = _hex(fields.text("salt"), "salt")
-        if len(salt) != SALT_BYTES:
-            # A shorter salt with a longer payload would have the same hash.
-            raise MalformedError(f"salt of {len(salt)} bytes, {SALT_BYTES} are wanted")
-        payload = Payload(salt, data)
-    fields.finish()
-    return signed, payload
-
-
-def _hex(text: str, name: str) -> bytes:
-    if len(text) % 2 or text.strip("0123456789abcdef"):
-        raise MalformedError(f"{name} must be lower-case hex digits")
-    return bytes.fromhex(text)

@@ -21,7 +21,6 @@ from hookprobe.crypto.domains import Domain
 from hookprobe.dsm.certificate import QuorumCertificate, read_certificate
 from hookprobe.dsm.cut import SignedCut, read_cut
 from hookprobe.dsm.microblock import SIGNATURE_BYTES, LaneKey
-from hookprobe.dsm.misbehaviour import EVIDENCE_MAX_BYTES, evidence_id
 from hookprobe.dsm.validators import VALIDATORS_MAX
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
 from hookprobe.wire import canonical
@@ -32,7 +31,14 @@ from hookprobe.wire.reader import Reader, Writer
 HEADER_MAX_BYTES = 4 << 10
 RANGES_MAX = 8192
 EVIDENCE_MAX = 64
+EVIDENCE_MAX_BYTES = 40 << 10
+MEMBERS_MAX_BYTES = 96 << 10
 NO_CHECKPOINT = bytes(32)
+
+
+def evidence_id(evidence: bytes) -> bytes:
+    """Return the digest under which evidence is sorted, counted once and committed to."""
+    return digest(Domain.EVIDENCE, evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +210,78 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class FinalCheckpoint:
-    """A checkpoint with the FINALIZE certificate that makes it final."""
+    """A checkpoint with the FINALIZE certificate that makes it final.
+
+    `members` is the canonical array of the next validator set where the header names another one
+    and the sender knows it; the header's hash binds it.
+    """
 
     checkpoint: Checkpoint
     certificate: QuorumCertificate
+    members: bytes = b""
 
     def write(self, writer: Writer) -> None:
         self.checkpoint.write(writer)
         self.certificate.write(writer)
+        writer.block32(self.members)
+
+    def sealed(self) -> "SealedHeader":
+        """Return the part that is kept for ever."""
+        made = self.checkpoint
+        return SealedHeader(
+            made.header, made.raw, made.hash, made.author_signature, self.certificate
+        )
 
     def encode(self) -> bytes:
         writer = Writer()
         self.write(writer)
         return writer.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedHeader:
+    """What is kept of a final checkpoint for ever: header, author's signature, certificate."""
+
+    header: Header
+    raw: bytes
+    hash: bytes
+    author_signature: bytes
+    certificate: QuorumCertificate
+
+    def encode(self) -> bytes:
+        writer = Writer().block16(self.raw).put(self.author_signature)
+        self.certificate.write(writer)
+        return writer.finish()
+
+    def joined(self, content: Content, members: bytes) -> FinalCheckpoint:
+        """Return the whole checkpoint; the caller knows that the content is that of the header."""
+        checkpoint = Checkpoint(self.header, self.raw, self.hash, self.author_signature, content)
+        return FinalCheckpoint(checkpoint, self.certificate, members)
+
+
+def decode_sealed(data: bytes) -> SealedHeader:
+    """Read what `SealedHeader.encode` returned."""
+    reader = Reader(data, "sealed header")
+    raw = reader.block16(HEADER_MAX_BYTES)
+    signature = reader.take(SIGNATURE_BYTES)
+    certificate = read_certificate(reader)
+    reader.finish()
+    return SealedHeader(parse_header(raw), raw, header_hash(raw), signature, certificate)
+
+
+def encode_content(content: Content) -> bytes:
+    """Return the stored form of a content."""
+    writer = Writer()
+    write_content(writer, content)
+    return writer.finish()
+
+
+def decode_content(data: bytes) -> Content:
+    """Read what `encode_content` returned."""
+    reader = Reader(data, "checkpoint content")
+    found = read_content(reader)
+    reader.finish()
+    return found
 
 
 def write_content(writer: Writer, content: Content) -> None:
@@ -259,21 +324,14 @@ def read_checkpoint(reader: Reader) -> Checkpoint:
 
 def read_final(reader: Reader) -> FinalCheckpoint:
     """Read what `FinalCheckpoint.write` wrote."""
-    return FinalCheckpoint(read_checkpoint(reader), read_certificate(reader))
+    checkpoint, certificate = read_checkpoint(reader), read_certificate(reader)
+    return FinalCheckpoint(checkpoint, certificate, reader.block32(MEMBERS_MAX_BYTES))
 
 
 def decode_checkpoint(data: bytes) -> Checkpoint:
     """Read what `Checkpoint.encode` returned."""
     reader = Reader(data, "checkpoint")
     found = read_checkpoint(reader)
-    reader.finish()
-    return found
-
-
-def decode_final(data: bytes) -> FinalCheckpoint:
-    """Read what `FinalCheckpoint.encode` returned."""
-    reader = Reader(data, "final checkpoint")
-    found = read_final(reader)
     reader.finish()
     return found
 

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-from hookprobe.wire.instant import MILLISECOND, MINUTE, SECOND
+from hookprobe.wire.instant import DAY, MILLISECOND, MINUTE, SECOND
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerConfig:
     """Timers and limits of one node.
 
-    The values are those of the DSM spec, sections 2.3, 2.5, 2.8 and 2.10.
+    The values are those of the DSM spec, sections 2.3, 2.5, 2.8, 2.9 and 2.10. `keep_blocks` and
+    `keep_contents` count partitions of chain time, 0 for ever.
     """
 
     view_timeout_us: int = 4 * SECOND
@@ -39,3 +40,6 @@ class LedgerConfig:
     checks_per_s: int = 30_000
     disconnect_us: int = 10 * MINUTE
     recovery_wait_us: int = 3 * SECOND
+    partition_us: int = DAY
+    keep_blocks: int = 30
+    keep_contents: int = 365

@@ -17,6 +17,7 @@ from hookprobe.dsm.checkpoint import (
     Checkpoint,
     Content,
     Range,
+    evidence_id,
     header_hash,
     sorted_ranges,
 )
@@ -25,7 +26,7 @@ from hookprobe.dsm.cut import SignedCut, floors
 from hookprobe.dsm.history import History
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.microblock import LaneKey
-from hookprobe.dsm.misbehaviour import Fault, Verdict, evidence_id, judge
+from hookprobe.dsm.misbehaviour import Fault, Verdict, judge
 from hookprobe.dsm.steps import Opinion
 from hookprobe.errors import RemoteError, VerificationError
 from hookprobe.wire.identifiers import NodeId
@@ -48,8 +49,7 @@ class ContentJudge:
     """The `Judge` of one validator.
 
     Args:
-        court: Chain, validators, schemes.
-        history: The agreed past.
+        history: The agreed past, and with it the validators of the open epoch.
         book: The blocks held.
         author: Our id and key.
         floor_cap: From the genesis document.
@@ -57,7 +57,6 @@ class ContentJudge:
 
     def __init__(
         self,
-        court: Court,
         history: History,
         book: LaneBook,
         author: tuple[NodeId, Signer],
@@ -67,10 +66,9 @@ class ContentJudge:
         self.ready_at: Instant | None = None  # when the grace for late CUTs ends
         self.grace_over = False
         self.wants: list[Want] = []
-        self._court = court
         self._history = history
         self._book = book
-        self._author = author
+        self.author = author
         self._floor_cap = floor_cap
         self._genuine: dict[bytes, bool] = {}
         self._opinions: dict[bytes, Opinion] = {}
@@ -84,6 +82,12 @@ class ContentJudge:
         self.wants = []
         self._genuine = {}
         self._opinions = {}
+        # What was too early for a verdict may hold now, and what was young grows old.
+        self._verdicts = {}
+
+    @property
+    def _court(self) -> Court:
+        return self._history.court
 
     # -- parts ------------------------------------------------------------------------------
 
@@ -115,7 +119,9 @@ class ContentJudge:
             if len(self._verdicts) >= VERDICTS_CACHED_MAX:
                 self._verdicts.clear()
             try:
-                self._verdicts[key] = judge(evidence, self._court)
+                self._verdicts[key] = judge(
+                    evidence, self._history.roll, self._history.epochs_judged
+                )
             except RemoteError:
                 self._verdicts[key] = None
         return self._verdicts[key]
@@ -156,7 +162,7 @@ class ContentJudge:
     def draft(self, now: Instant) -> Checkpoint | None:
         """Return a fresh checkpoint over the CUTs held, or None while something is missing."""
         validators = self._court.validators
-        if len(self.cuts) < validators.quorum:
+        if len(self.cuts) < validators.quorum or not self._history.complete:
             return None
         waiting = self.ready_at is not None and now < self.ready_at
         if waiting and not self.grace_over and len(self.cuts) < validators.size:
@@ -183,7 +189,7 @@ class ContentJudge:
         return Range(key[0], key[1], lane.final_seq + 1, floor, head)
 
     def _sign(self, content: Content) -> Checkpoint | None:
-        validator_id, signer = self._author
+        validator_id, signer = self.author
         ids = self._block_ids(content.ranges)
         if ids is None:
             return None
@@ -214,6 +220,8 @@ class ContentJudge:
         held = self._opinions.get(checkpoint.hash)
         if held is not None:
             return held
+        if not self._history.complete:
+            return Opinion.WAIT
         try:
             self._check_rules(checkpoint)
             ids = self._block_ids(checkpoint.content.ranges)

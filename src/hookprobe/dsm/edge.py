@@ -1,31 +1,34 @@
 """The ledger of an edge: its chain, pushed to validators, proven by receipts.
 
-At start the edge asks f+1 validators for its own head. If theirs is higher or other than its own
-record, or there is no record, it begins a new incarnation with a RECOVER block; it never uses a
-sequence number twice. Without answers within the recovery wait it also begins a new incarnation:
-that is always safe. Events that come before are held, up to a limit.
+At start the edge asks f+1 validators for its own head before it writes (`dsm.scribe`). It follows
+the validator set as a light client (`dsm.roll`): validators send it the changes, and a receipt of a
+set that it does not know yet makes it ask for them.
 
 Blocks go in batches to two of the connected validators, chosen by hash. A HAVE acknowledges what
 arrived; what is not acknowledged is sent again. Receipts are checked against the edge's own blocks
 before they are kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
 from hookprobe.crypto.signing import Signer
 from hookprobe.dsm.chain import Author, Binder, Chain, Event
+from hookprobe.dsm.checkpoint import parse_header
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import Schemes, convene
 from hookprobe.dsm.effects import Effect, PeerPenalised, ReceiptReceived, Send
-from hookprobe.dsm.enrolment import Enrolment, Head
+from hookprobe.dsm.enrolment import Enrolment
+from hookprobe.dsm.frames import decode
 from hookprobe.dsm.genesis import Genesis
 from hookprobe.dsm.messages import (
     BLOCKS_MAX,
     BlockEntry,
     Blocks,
+    Changes,
+    GetChanges,
     GetHeads,
     GetRange,
     GetReceipts,
@@ -33,15 +36,16 @@ from hookprobe.dsm.messages import (
     HeadsReply,
     Message,
     Receipt,
-    decode,
 )
 from hookprobe.dsm.receipts import check_receipt, encode_receipt
-from hookprobe.dsm.store import Persist, StoreReader, Table, Write
-from hookprobe.errors import RemoteError, UnavailableError, VerificationError
+from hookprobe.dsm.roll import Roll, decode_change
+from hookprobe.dsm.scribe import ChainHost, Scribe
+from hookprobe.dsm.store import Persist, Table, Write
+from hookprobe.errors import RemoteError, VerificationError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
-HELD_EVENTS_MAX = 4096
+CHANGES_KEPT_MAX = 1_000_000
 PUSH_BUDGET_BYTES = 900 << 10
 
 
@@ -64,14 +68,6 @@ class Progress:
     retry_at: Instant | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeHost:
-    """What the host lends: the store as it was left, and a source of salts."""
-
-    reader: StoreReader
-    random_bytes: Callable[[int], bytes]
-
-
 class EdgeLedger:
     """One edge.
 
@@ -91,37 +87,57 @@ class EdgeLedger:
         genesis: Genesis,
         keys: EdgeKeys,
         schemes: Schemes,
-        host: EdgeHost,
+        host: ChainHost,
         config: LedgerConfig,
     ) -> None:
-        self.court = convene(genesis, schemes)
-        author = Author(self.court.chain, keys.node_id, keys.signer, keys.enrolment, keys.bind)
-        self.chain = Chain(author, host.reader, host.random_bytes)
-        self.writing = False
+        court = convene(genesis, schemes)
+        self.roll = Roll(court)
+        for _, value in host.reader.scan(Table.CHANGES, b"", b"\xff" * 9, CHANGES_KEPT_MAX):
+            self.roll.restore(decode_change(value))
+        author = Author(court.chain, keys.node_id, keys.signer, keys.enrolment, keys.bind)
+        self._scribe = Scribe(author, host, config.recovery_wait_us)
         self._node_id = keys.node_id
         self._config = config
-        self._peers: list[NodeId] = []
-        self._answers: dict[NodeId, tuple[Head, ...]] = {}
-        self._held: list[Event] = []
+        self._links: dict[NodeId, bool] = {}
         self._progress: dict[tuple[NodeId, int], Progress] = {}
-        self._recover_at: Instant | None = None
         self._push_at: Instant | None = None
         self._ask_at: Instant | None = None
+
+    @property
+    def chain(self) -> Chain:
+        """The chain that this edge writes."""
+        return self._scribe.chain
+
+    @property
+    def writing(self) -> bool:
+        """Whether the own head is known, so that events become blocks at once."""
+        return self._scribe.writing
+
+    @property
+    def _peers(self) -> list[NodeId]:
+        """The linked validators of the latest set known, sorted."""
+        return sorted(node for node in self._links if self._is_validator(node))
+
+    def _is_validator(self, node: NodeId) -> bool:
+        return self.roll.latest.place(node) is not None
 
     # -- start and links ----------------------------------------------------------------------
 
     def start(self, now: Instant) -> list[Effect]:
         """Begin: nothing is written before the own head is known to be the last."""
-        self._recover_at = Instant(now + self._config.recovery_wait_us)
+        self._scribe.start(now)
         self._ask_at = Instant(now + self._config.status_us)
         return []
 
     def peer_connected(self, node_id: NodeId, now: Instant) -> list[Effect]:
-        """Take a link to a validator; others are ignored."""
-        if self.court.validators.place(node_id) is None or node_id in self._peers:
+        """Take a link; only those to validators are used, now or once they are in the set."""
+        if node_id in self._links:
             return []
-        self._peers = sorted([*self._peers, node_id])
-        effects: list[Effect] = []
+        self._links[node_id] = True
+        return self._greet(node_id, now) if self._is_validator(node_id) else []
+
+    def _greet(self, node_id: NodeId, now: Instant) -> list[Effect]:
+        effects: list[Effect] = [Send(node_id, GetChanges(self.roll.since))]
         if not self.writing:
             effects.append(Send(node_id, GetHeads()))
         effects += self._ask_receipts(node_id)
@@ -130,8 +146,7 @@ class EdgeLedger:
 
     def peer_disconnected(self, node_id: NodeId, now: Instant) -> list[Effect]:
         """Forget a link; another validator takes its place."""
-        if node_id in self._peers:
-            self._peers.remove(node_id)
+        self._links.pop(node_id, None)
         self._progress = {key: item for key, item in self._progress.items() if key[0] != node_id}
         self._schedule_push(now)
         return []
@@ -153,12 +168,9 @@ class EdgeLedger:
             UnavailableError: The own head is not known yet and too many events are waiting.
             LimitExceededError: An event is too large.
         """
+        effects = self._scribe.append(events, now)
         if not self.writing:
-            if len(self._held) + len(events) > HELD_EVENTS_MAX:
-                raise UnavailableError("ledger: the last head of this node is not known yet")
-            self._held += events
-            return []
-        effects = self.chain.append(events, now)
+            return effects
         self._schedule_push(now)
         if self._waiting_blocks() >= self._config.push_blocks_max:
             effects += self._push(now)
@@ -233,9 +245,13 @@ class EdgeLedger:
                 case Have():
                     return self._receive_have(node_id, message, now)
                 case HeadsReply(heads):
-                    return self._receive_heads(node_id, heads, now)
+                    faults = self.roll.latest.faults
+                    effects = self._scribe.receive_heads(node_id, heads, faults, now)
+                    return effects + self._begun(now)
+                case Changes():
+                    return self._receive_changes(message, now)
                 case Receipt():
-                    return self._receive_receipt(message)
+                    return self._receive_receipt(node_id, message)
                 case GetRange():
                     return self._receive_get_range(node_id, message)
                 case _:
@@ -263,38 +279,27 @@ class EdgeLedger:
         entries = self._fitting(self.chain.entries(inc, message.first, last))
         return [Send(peer, Blocks(message.request, tuple(entries)))]
 
-    def _receive_heads(self, peer: NodeId, heads: tuple[Head, ...], now: Instant) -> list[Effect]:
+    def _begun(self, now: Instant) -> list[Effect]:
         if self.writing:
-            return []
-        self._answers[peer] = heads
-        if len(self._answers) <= self.court.validators.faults:
-            return []
-        return self._begin(now)
+            self._schedule_push(now)
+        return []
 
-    def _begin(self, now: Instant) -> list[Effect]:
-        """Continue our chain if nobody knows more of it than we do; else start anew."""
-        own = self.chain.open_head
-        known = [head for heads in self._answers.values() for head in heads]
-        enough = len(self._answers) > self.court.validators.faults
-        self.writing = True
-        self._recover_at = None
-        effects: list[Effect] = []
-        if own is None or not enough or any(self._surprises(head) for head in known):
-            effects += self.chain.begin(known, now)
-        events, self._held = self._held, []
-        if events:
-            effects += self.chain.append(events, now)
-        self._schedule_push(now)
+    def _receive_changes(self, message: Changes, now: Instant) -> list[Effect]:
+        """Follow changes of the validator set, greeting those who are new in it."""
+        before, writes = self._peers, []
+        for change in message.items:
+            if self.roll.accept(change):
+                key = (self.roll.since - 1).to_bytes(8, "big")
+                write: Write = (Table.CHANGES, key, change.encode())
+                writes.append(write)
+        if not writes:
+            return []
+        effects: list[Effect] = [Persist(tuple(writes))]
+        for peer in self._peers:
+            effects += self._greet(peer, now) if peer not in before else self._ask_receipts(peer)
         return effects
 
-    def _surprises(self, head: Head) -> bool:
-        """Tell whether a reported head is beyond or beside our own record."""
-        own = self.chain.heads.get(head.inc)
-        if own is None or head.seq > own.seq:
-            return True
-        return head.seq == own.seq and head.block_id != own.block_id
-
-    def _receive_receipt(self, receipt: Receipt) -> list[Effect]:
+    def _receive_receipt(self, peer: NodeId, receipt: Receipt) -> list[Effect]:
         """Check a receipt against our own blocks and keep it.
 
         Raises:
@@ -306,8 +311,12 @@ class EdgeLedger:
             raise VerificationError("receipt of blocks that are not ours")
         if covered.last <= head.receipted:
             return []
+        told = parse_header(receipt.header_raw)
+        if told.validators_hash != self.roll.at(told.epoch).hash:
+            # Of a set that we have not heard of: whoever sent it can prove the change.
+            return [Send(peer, GetChanges(self.roll.since))]
         entries = self.chain.entries(covered.inc, covered.first, covered.last)
-        header = check_receipt(receipt, [entry.signed.id for entry in entries], self.court)
+        header = check_receipt(receipt, [entry.signed.id for entry in entries], self.roll)
         key = covered.inc.to_bytes(4, "big") + covered.first.to_bytes(8, "big")
         writes: list[Write] = [(Table.RECEIPTS, key, encode_receipt(receipt))]
         row = self.chain.receipted(covered.inc, covered.first, covered.last)
@@ -328,14 +337,16 @@ class EdgeLedger:
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is due."""
         retries = [item.retry_at for item in self._progress.values()]
-        times = [self._recover_at, self._push_at, self._ask_at, *retries]
+        begin_at = self._scribe.begin_at
+        times = [begin_at, self._push_at, self._ask_at, *retries]
         return min((item for item in times if item is not None), default=None)
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
         """Begin without answers, push, push again, ask for receipts."""
         effects: list[Effect] = []
-        if self._recover_at is not None and self._recover_at <= now and not self.writing:
-            effects += self._begin(now)
+        begin_at = self._scribe.begin_at
+        if begin_at is not None and begin_at <= now:
+            effects += self._scribe.begin(self.roll.latest.faults, now) + self._begun(now)
         for _, progress in sorted(self._progress.items()):
             if progress.retry_at is not None and progress.retry_at <= now:
                 progress.retry_at = None

@@ -118,6 +118,16 @@ class EpochCompleted:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeFilled:
+    """Blocks first..last of a final epoch that were missing have arrived; `linked` to its head."""
+
+    epoch: int
+    lane: LaneKey
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class QuorumLost:
     """An open epoch cannot gather a quorum: `heard` of the `needed` validators."""
 
@@ -148,6 +158,50 @@ class NodeQuarantined:
 
     node_id: NodeId
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRevoked:
+    """An authority revoked a node: from the checkpoint after `epoch` on no block of it counts."""
+
+    node_id: NodeId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlashDue:
+    """Evidence against a validator is final: whoever holds its stake may act. Not consensus."""
+
+    validator_id: NodeId
+    fault: str
+    epoch: int
+    evidence_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatorApplied:
+    """An application to the validator set is final; `application` is what approvals name."""
+
+    validator_id: NodeId
+    application: bytes
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatorSetChanged:
+    """From `epoch` on other validators, or other keys of theirs, decide."""
+
+    epoch: int
+    added: tuple[NodeId, ...]
+    removed: tuple[NodeId, ...]
+    rotated: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsDropped:
+    """Chain time opened a partition of the store, and those too old to keep are gone."""
+
+    partition: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +249,16 @@ Observation: TypeAlias = (
     | ViewChanged
     | CheckpointFinalized
     | EpochCompleted
+    | RangeFilled
     | QuorumLost
     | ForkDetected
     | MisbehaviourDetected
     | NodeQuarantined
+    | NodeRevoked
+    | SlashDue
+    | ValidatorApplied
+    | ValidatorSetChanged
+    | PartitionsDropped
     | VotingSuspended
     | PeerPenalised
     | ReceiptReceived

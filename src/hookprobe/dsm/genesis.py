@@ -65,6 +65,10 @@ class Genesis:
             }
         )
 
+    def epochs_in(self, span_us: int) -> int:
+        """Return how many epochs make up a span of chain time, at least one."""
+        return max(1, span_us // self.epoch_duration_us)
+
     def chain_id(self) -> bytes:
         """Return H(genesis, canonical document), 32 bytes."""
         return digest(Domain.GENESIS, self.encode())

@@ -6,21 +6,21 @@
   whole vector is sent.
 * Blocks that nobody asked for are taken only from the node that wrote them (DSM spec 2.10).
 
-Ranges that a final checkpoint names and we do not hold are remembered until they arrive.
+Ranges that a final checkpoint names and we do not hold are the backlog's business.
 """
 
 from collections.abc import Container, Sequence
 
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
-from hookprobe.dsm.checkpoint import Range, read_range
+from hookprobe.dsm.backlog import may_pull
+from hookprobe.dsm.checkpoint import evidence_id
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.content import ContentJudge, Want
 from hookprobe.dsm.effects import (
     BlockAccepted,
     BlockRefused,
     Effect,
-    EpochCompleted,
     ForkDetected,
     Send,
 )
@@ -42,17 +42,15 @@ from hookprobe.dsm.microblock import (
     encode_payload,
     lane_row,
 )
-from hookprobe.dsm.misbehaviour import evidence_id
 from hookprobe.dsm.peers import Budget, Peer, PeerBook
 from hookprobe.dsm.pulls import Pull, Puller
-from hookprobe.dsm.store import Persist, StoreReader, Table, Write, prefix_end
-from hookprobe.errors import RemoteError, UnauthorizedError, VerificationError
+from hookprobe.dsm.store import Persist, StoreReader, Table, Write
+from hookprobe.errors import RemoteError, UnauthorizedError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
-from hookprobe.wire.reader import Reader, Writer
+from hookprobe.wire.reader import Writer
 
-MISSING_PREFIX = b"missing/"
-MISSING_MAX = 100_000
+EVIDENCE_ROWS_MAX = 100_000
 EVIDENCE_PENDING_MAX = 1024
 EARLY_PAYLOADS_MAX = 4096
 
@@ -71,9 +69,9 @@ class Gossip:
         self, book: LaneBook, peers: PeerBook, reader: StoreReader, config: LedgerConfig
     ) -> None:
         self.evidence: dict[bytes, bytes] = {}
-        self.missing: dict[LaneKey, list[tuple[int, Range]]] = {}
         self.offences: list[tuple[NodeId, RemoteError]] = []  # taken by the ledger
-        self.puller = Puller(config)
+        self.only: NodeId | None = None  # whose heads alone we tell, while we are no validator
+        self.puller: Puller[BlockEntry] = Puller(config)
         self._early_payloads: dict[bytes, Payload] = {}
         self._book = book
         self._peers = peers
@@ -84,15 +82,8 @@ class Gossip:
         self._load()
 
     def _load(self) -> None:
-        for key, value in self._reader.scan(Table.EVIDENCE, b"", b"\xff" * 33, MISSING_MAX):
+        for key, value in self._reader.scan(Table.EVIDENCE, b"", b"\xff" * 33, EVIDENCE_ROWS_MAX):
             self.evidence[key] = value
-        rows = self._reader.scan(
-            Table.META, MISSING_PREFIX, prefix_end(MISSING_PREFIX), MISSING_MAX
-        )
-        for _, value in rows:
-            reader = Reader(value, "stored range")
-            epoch, covered = reader.u64(), read_range(reader)
-            self.missing.setdefault(covered.lane, []).append((epoch, covered))
 
     # -- blocks in --------------------------------------------------------------------------
 
@@ -109,8 +100,6 @@ class Gossip:
         if message.request:
             delivery, sends = self.puller.receive_blocks(peer.node_id, message, now)
             effects: list[Effect] = list(sends)
-            if delivery is not None and self._fills(delivery.entries):
-                return effects + self._fill(delivery.entries, now)
             if delivery is not None:
                 effects += self._take(peer, delivery.entries, now, solicited=delivery.bound)
             return effects
@@ -118,6 +107,18 @@ class Gossip:
             raise UnauthorizedError("pushed blocks of another node")
         effects = self._take(peer, entries, now, solicited=False)
         return effects + self._acknowledge(peer, entries)
+
+    def take_own(self, blocks: Sequence[SignedBlock], now: Instant) -> list[Effect]:
+        """Take blocks that this node wrote and has made durable; payloads are stored already."""
+        writes: list[Write] = []
+        accepted: list[Effect] = []
+        for signed in blocks:
+            if self._book.insert(signed, solicited=False).status is not Status.ACCEPTED:
+                continue
+            writes += self._rows(BlockEntry(signed))
+            accepted.append(BlockAccepted(self._entry(signed)))
+            self._mark(signed.lane, now)
+        return [Persist(tuple(writes)), *accepted] if writes else []
 
     def _acknowledge(self, peer: Peer, entries: Sequence[BlockEntry]) -> list[Effect]:
         lanes = sorted({entry.signed.lane: True for entry in entries})
@@ -197,48 +198,6 @@ class Gossip:
         if self._have_at is None:
             self._have_at = Instant(now + self._config.have_us)
 
-    # -- late blocks of final ranges ----------------------------------------------------------
-
-    def remember_missing(self, epoch: int, covered: Range) -> Write:
-        """Note that a final range is not held and return its row."""
-        self.missing.setdefault(covered.lane, []).append((epoch, covered))
-        writer = Writer().u64(epoch)
-        covered.write(writer)
-        return (Table.META, _missing_row(covered), writer.finish())
-
-    def _fills(self, entries: Sequence[BlockEntry]) -> bool:
-        gaps = self.missing.get(entries[0].signed.lane, [])
-        return bool(gaps) and gaps[0][1].head == entries[-1].signed.id
-
-    def _fill(self, entries: Sequence[BlockEntry], now: Instant) -> list[Effect]:
-        lane = entries[0].signed.lane
-        epoch, covered = self.missing[lane][0]
-        self._book.complete([entry.signed for entry in entries])
-        del self.missing[lane][0]
-        if not self.missing[lane]:
-            del self.missing[lane]
-        writes: list[Write] = [(Table.META, _missing_row(covered), None)]
-        writes.append(self._book.lanes[lane].row())
-        for entry in entries:
-            writes += self._rows(entry)
-        effects: list[Effect] = [Persist(tuple(writes))]
-        effects += [BlockAccepted(entry) for entry in entries]
-        waiting = [item for gaps in self.missing.values() for item, _ in gaps]
-        if epoch not in waiting:
-            effects.append(EpochCompleted(epoch))
-        self._mark(lane, now)
-        return effects + self.fetch_missing(now)
-
-    def fetch_missing(self, now: Instant) -> list[Effect]:
-        """Ask for the earliest missing final range of each chain."""
-        sends: list[Effect] = []
-        sources = self._peers.validators()
-        for lane in sorted(self.missing):
-            _, covered = self.missing[lane][0]
-            pull = Pull(lane, covered.first, covered.last, covered.head, list(sources))
-            sends += self.puller.want(pull, now)
-        return sends
-
     # -- HAVE and ranges ----------------------------------------------------------------------
 
     def receive_have(self, peer: Peer, message: Have, now: Instant) -> list[Effect]:
@@ -265,17 +224,15 @@ class Gossip:
         return list(self.puller.want(pull, now))
 
     def receive_get_range(self, peer: Peer, message: GetRange) -> list[Effect]:
-        """Answer a validator with blocks and payloads, as many as a frame takes.
+        """Answer a validator, or who is enrolled to become one, as much as a frame takes.
 
         Raises:
             UnauthorizedError: Edges are not served.
             VerificationError: Numbers out of order.
         """
-        if peer.place is None:
-            raise UnauthorizedError("range asked for by an edge")
-        if not 1 <= message.first <= message.last:
-            raise VerificationError("range request with numbers out of order")
-        blocks = self._book.branch(message.lane, message.first, message.last, message.head)
+        blocks: list[SignedBlock] = []
+        if may_pull(self._book, peer, message):
+            blocks = self._book.branch(message.lane, message.first, message.last, message.head)
         entries = [self._entry(signed) for signed in blocks]
         named = message.head != NO_PARENT
         chosen = _fitting(entries[::-1])[::-1] if named else _fitting(entries)
@@ -308,11 +265,14 @@ class Gossip:
 
     def all_heads(self, peer: NodeId) -> list[Effect]:
         """Return the whole vector for one peer."""
-        heads = self._book.heads()
+        heads = [item for item in self._book.heads() if self._tells(item[0])]
         return [
             Send(peer, Have(tuple(heads[at : at + HAVE_MAX])))
             for at in range(0, len(heads), HAVE_MAX)
         ]
+
+    def _tells(self, lane: LaneKey) -> bool:
+        return self.only is None or lane[0] == self.only
 
     # -- time -------------------------------------------------------------------------------
 
@@ -327,7 +287,8 @@ class Gossip:
         effects: list[Effect] = list(sends)
         if self._have_at is not None and self._have_at <= now:
             self._have_at = None
-            heads = [(lane, self._book.lanes[lane].head_seq) for lane in sorted(self._dirty)]
+            lanes = [lane for lane in sorted(self._dirty) if self._tells(lane)]
+            heads = [(lane, self._book.lanes[lane].head_seq) for lane in lanes]
             self._dirty = {}
             for at in range(0, len(heads), HAVE_MAX):
                 message = Have(tuple(heads[at : at + HAVE_MAX]))
@@ -345,7 +306,3 @@ def _fitting(entries: Sequence[BlockEntry]) -> list[BlockEntry]:
             break
         chosen.append(entry)
     return chosen
-
-
-def _missing_row(covered: Range) -> bytes:
-    return MISSING_PREFIX + lane_row(covered.lane) + covered.first.to_bytes(8, "big")

@@ -9,14 +9,17 @@ Limits: blocks above the last final one per lane, blocks waiting for a parent pe
 incarnations per node.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, unique
 from typing import NamedTuple
 
+from hookprobe.crypto.signing import SignatureScheme
 from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import Court
 from hookprobe.dsm.enrolment import Enrolment, Head, check_enrolment, parse_enrolment
+from hookprobe.dsm.linked import LinkedBlock
 from hookprobe.dsm.messages import BLOCKS_MAX
 from hookprobe.dsm.microblock import (
     NO_PARENT,
@@ -387,6 +390,37 @@ class LaneBook:
         for signed in blocks:
             verify_block(signed, lane.enrolment.certificate.key, self._court.signatures)
 
+    def trust(self, blocks: Sequence[LinkedBlock]) -> None:
+        """Take blocks that are linked to a certified head: check the head's signature only.
+
+        Raises:
+            RemoteError: It does not hold, or the enrolment in a first block does not.
+        """
+        lane = self.lanes[blocks[0].lane]
+        if blocks[0].seq == 1:
+            lane.enrolment = self._check_first(blocks[0].parse())
+        if lane.enrolment is None:
+            raise VerificationError(f"chain of {lane.key[0]}: its first block is not held")
+        verify_block(blocks[-1].parse(), lane.enrolment.certificate.key, self._court.signatures)
+
+    @property
+    def signatures(self) -> SignatureScheme:
+        """How blocks are checked."""
+        return self._court.signatures
+
+    def know(self, blocks: list[SignedBlock], covered: Range) -> list[Write]:
+        """Take over the relics of a final range: from block 1 on, whose key signs the chain.
+
+        Raises:
+            VerificationError: A signature or the enrolment does not hold, or a block is elsewhere.
+        """
+        if any(not covered.first <= signed.seq <= covered.last for signed in blocks):
+            raise VerificationError(f"relics of {covered.node_id}: of another range")
+        if not blocks:
+            return []
+        self.complete(blocks)
+        return [self.lanes[covered.lane].row()]
+
     def heads(self) -> list[tuple[LaneKey, int]]:
         """Return the head of every lane that holds something, sorted."""
         return [(key, lane.head_seq) for key, lane in sorted(self.lanes.items()) if lane.head_seq]
@@ -398,6 +432,16 @@ class LaneBook:
             for key, lane in sorted(self.lanes.items())
             if lane.main and key[0] not in self.revoked
         ]
+
+    def role(self, node: NodeId) -> str | None:
+        """Return the role that a node is enrolled for; None while no chain of it is known."""
+        for inc in sorted(self._by_node.get(node, ()), reverse=True):
+            lane = self.lanes[(node, inc)]
+            known = [enrolment for _, enrolment in lane.known.values()]
+            for enrolment in (lane.enrolment, *known[:1]):
+                if enrolment is not None:
+                    return enrolment.certificate.role
+        return None
 
     def incarnations(self, node: NodeId) -> tuple[Head, ...]:
         """Return the head of each known incarnation of a node, ascending."""

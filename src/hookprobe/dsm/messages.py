@@ -1,6 +1,4 @@
-"""Every message of the ledger and its one encoding (DSM spec 2.5, 2.8, 2.10).
-
-    frame = version u8 || kind u8 || fields, big-endian, exactly to the end; at most 1 MiB
+"""Every message of the ledger (DSM spec 2.5, 2.8, 2.10); `dsm.frames` has their encoding.
 
 | kind | message | class | says |
 |---|---|---|---|
@@ -18,49 +16,39 @@
 | 12 | GetHeads | sync | an edge asks what is known of its own chain |
 | 13 | HeadsReply | sync | the answer |
 | 14 | GetReceipts | sync | an edge asks for receipts from a block on |
+| 15 | GetChanges | sync | an edge asks for the validator-set changes from an epoch on |
+| 16 | Changes | sync | the answer; also sent when the set changes |
+| 17 | GetRelics | sync | what is kept for ever of the blocks of epochs first..last |
+| 18 | Relics | sync | the answer, possibly of fewer epochs |
+| 19 | GetPack | data | blocks first..last of a final range that ends in `head` |
+| 20 | Pack | data | the answer, as bytes, from the head down as far as a frame goes |
 
-Decoding raises `RemoteError` only. Authenticity of the sender is the link's business; everything
+Authenticity of the sender is the link's business; everything
 that outlives the link is signed.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from typing import TypeAlias
 
-from hookprobe.crypto.bls import SIGNATURE_BYTES as VOTE_SIGNATURE_BYTES
-from hookprobe.crypto.merkle import PROOF_HASHES_MAX
 from hookprobe.dsm.certificate import (
     QuorumCertificate,
     VoteKind,
-    read_certificate,
-    read_kind,
 )
 from hookprobe.dsm.checkpoint import (
-    HEADER_MAX_BYTES,
     Checkpoint,
     FinalCheckpoint,
     Range,
-    read_checkpoint,
-    read_final,
-    read_range,
 )
-from hookprobe.dsm.cut import SignedCut, read_cut
+from hookprobe.dsm.cut import SignedCut
 from hookprobe.dsm.enrolment import Head
+from hookprobe.dsm.linked import LinkedBlock
 from hookprobe.dsm.microblock import (
-    PAYLOAD_MAX_BYTES,
-    SALT_BYTES,
-    SIGNATURE_BYTES,
     LaneKey,
     Payload,
     SignedBlock,
-    decode_payload,
-    encode_payload,
-    read_block,
 )
-from hookprobe.errors import LimitExceededError, MalformedError
-from hookprobe.wire.identifiers import pack_node_id, unpack_node_id
-from hookprobe.wire.reader import Reader, Writer
+from hookprobe.dsm.roll import SetChange
 
 VERSION = 1
 FRAME_MAX_BYTES = 1 << 20
@@ -70,6 +58,9 @@ HAVE_MAX = 4096
 CHECKPOINTS_MAX = 256
 JUSTIFICATION_MAX = 1024
 INCARNATIONS_MAX = 64
+CHANGES_MAX = 64
+RELICS_MAX = 4096
+PACK_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +99,34 @@ class GetRange:
     first: int
     last: int
     head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GetPack:
+    """A request for blocks first..last of a final range; `head` is the id of block `last`."""
+
+    request: int
+    lane: LaneKey
+    first: int
+    last: int
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PackEntry:
+    """A block as bytes and, where the receiver may read it, its payload."""
+
+    signed: LinkedBlock
+    payload: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Blocks of one chain in ascending order, the last one asked for among them."""
+
+    request: int
+    lane: LaneKey
+    entries: tuple[PackEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,21 +231,61 @@ class GetReceipts:
     first: int
 
 
-Message: TypeAlias = (
-    Blocks
-    | Have
-    | GetRange
-    | CutMessage
-    | Proposal
-    | Vote
-    | CertificateMessage
-    | Status
+@dataclass(frozen=True, slots=True)
+class GetChanges:
+    """A request for the set changes that headers from epoch `first` on made."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Validator-set changes, ascending."""
+
+    items: tuple[SetChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetRelics:
+    """A request for the first and governance blocks of the epochs first..last."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relics:
+    """All such blocks of the epochs first..last, each with its epoch, in order."""
+
+    first: int
+    last: int
+    blocks: tuple[tuple[int, SignedBlock], ...]
+
+
+SyncMessage: TypeAlias = (
+    Status
     | GetCheckpoints
     | Checkpoints
     | Receipt
     | GetHeads
     | HeadsReply
     | GetReceipts
+    | GetChanges
+    | Changes
+    | GetRelics
+    | Relics
+)
+Message: TypeAlias = (
+    Blocks
+    | Have
+    | GetRange
+    | GetPack
+    | Pack
+    | CutMessage
+    | Proposal
+    | Vote
+    | CertificateMessage
+    | SyncMessage
 )
 
 
@@ -243,210 +302,6 @@ def channel_class(message: Message) -> ChannelClass:
     """Return the queue of a message."""
     if isinstance(message, Vote | Proposal | CertificateMessage | CutMessage):
         return ChannelClass.CONSENSUS
-    if isinstance(message, Blocks | Have | GetRange):
+    if isinstance(message, Blocks | Have | GetRange | GetPack | Pack):
         return ChannelClass.DATA
     return ChannelClass.SYNC
-
-
-def encode(message: Message) -> bytes:
-    """Return the frame of a message.
-
-    Raises:
-        LimitExceededError: It would be larger than a frame may be.
-    """
-    writer = Writer().u8(VERSION)
-    _write(message, writer)
-    frame = writer.finish()
-    if len(frame) > FRAME_MAX_BYTES:
-        raise LimitExceededError(f"{type(message).__name__} of {len(frame)} bytes")
-    return frame
-
-
-def decode(frame: bytes) -> Message:
-    """Read a frame.
-
-    Raises:
-        LimitExceededError: Too large, or a count above its limit.
-        MalformedError: Anything else that `encode` does not write.
-    """
-    if len(frame) > FRAME_MAX_BYTES:
-        raise LimitExceededError(f"frame of {len(frame)} bytes, limit {FRAME_MAX_BYTES}")
-    reader = Reader(frame, "ledger message")
-    version, kind = reader.u8(), reader.u8()
-    if version != VERSION or kind not in _READERS:
-        raise MalformedError(f"ledger message: version {version}, kind {kind}")
-    message = _READERS[kind](reader)
-    reader.finish()
-    return message
-
-
-def _write(message: Message, writer: Writer) -> None:
-    match message:
-        case Vote() | Proposal() | CertificateMessage() | CutMessage():
-            _write_consensus(message, writer)
-        case Blocks() | Have() | GetRange():
-            _write_data(message, writer)
-        case _:
-            _write_sync(message, writer)
-
-
-def _write_consensus(
-    message: Vote | Proposal | CertificateMessage | CutMessage, writer: Writer
-) -> None:
-    match message:
-        case CutMessage(signed):
-            signed.write(writer.u8(4))
-        case Proposal():
-            writer.u8(5).u64(message.epoch).u32(message.view)
-            message.checkpoint.write(writer)
-            writer.u32(message.base_view).u16(len(message.certificates))
-            for certificate in message.certificates:
-                certificate.write(writer)
-            writer.put(message.signature)
-        case Vote():
-            writer.u8(6).u8(message.kind).u64(message.epoch).u32(message.view)
-            writer.put(message.digest).u16(message.voter).put(message.signature)
-        case CertificateMessage(certificate):
-            certificate.write(writer.u8(7))
-
-
-def _write_data(message: Blocks | Have | GetRange, writer: Writer) -> None:
-    match message:
-        case Blocks(request, entries):
-            writer.u8(1).u32(request).u16(len(entries))
-            for entry in entries:
-                entry.signed.write(writer)
-                writer.block16(encode_payload(entry.payload) if entry.payload else b"")
-        case Have(heads):
-            writer.u8(2).u16(len(heads))
-            for lane, seq in heads:
-                writer.put(pack_node_id(lane[0])).u32(lane[1]).u64(seq)
-        case GetRange(request, lane, first, last, head):
-            writer.u8(3).u32(request).put(pack_node_id(lane[0])).u32(lane[1])
-            writer.u64(first).u64(last).put(head)
-
-
-def _write_sync(
-    message: Status | GetCheckpoints | Checkpoints | Receipt | GetHeads | HeadsReply | GetReceipts,
-    writer: Writer,
-) -> None:
-    match message:
-        case Status():
-            writer.u8(8).u64(message.next_epoch).put(message.header_hash)
-            writer.put(message.heads_hash).u64(message.seen_epochs)
-        case GetCheckpoints(first, count):
-            writer.u8(9).u64(first).u16(count)
-        case Checkpoints(items):
-            writer.u8(10).u16(len(items))
-            for item in items:
-                item.write(writer)
-        case Receipt():
-            write_receipt(writer.u8(11), message)
-        case GetHeads():
-            writer.u8(12)
-        case HeadsReply(known):
-            writer.u8(13).u16(len(known))
-            for head in known:
-                writer.u32(head.inc).u64(head.seq).put(head.block_id)
-        case GetReceipts(inc, first):
-            writer.u8(14).u32(inc).u64(first)
-
-
-def write_receipt(writer: Writer, receipt: Receipt) -> None:
-    """Append a receipt; it is also stored in this form."""
-    writer.block16(receipt.header_raw)
-    receipt.certificate.write(writer)
-    receipt.range.write(writer)
-    writer.u64(receipt.start).u8(len(receipt.proof))
-    for item in receipt.proof:
-        writer.put(item)
-
-
-def read_receipt(reader: Reader) -> Receipt:
-    """Read what `write_receipt` wrote."""
-    header_raw = reader.block16(HEADER_MAX_BYTES)
-    certificate = read_certificate(reader)
-    covered, start, count = read_range(reader), reader.u64(), reader.u8()
-    if count > PROOF_HASHES_MAX:
-        raise LimitExceededError(f"receipt: proof of {count} hashes")
-    proof = tuple(reader.take(32) for _ in range(count))
-    return Receipt(header_raw, certificate, covered, start, proof)
-
-
-def _count(reader: Reader, limit: int, what: str) -> int:
-    count = reader.u16()
-    if count > limit:
-        raise LimitExceededError(f"ledger message: {count} {what}, limit {limit}")
-    return count
-
-
-def _read_blocks(reader: Reader) -> Blocks:
-    request, count = reader.u32(), _count(reader, BLOCKS_MAX, "blocks")
-    return Blocks(request, tuple(_read_entry(reader) for _ in range(count)))
-
-
-def _read_entry(reader: Reader) -> BlockEntry:
-    signed = read_block(reader)
-    data = reader.block16(SALT_BYTES + PAYLOAD_MAX_BYTES)
-    return BlockEntry(signed, decode_payload(data) if data else None)
-
-
-def _read_lane(reader: Reader) -> LaneKey:
-    return unpack_node_id(reader.take(32)), reader.u32()
-
-
-def _read_have(reader: Reader) -> Have:
-    count = _count(reader, HAVE_MAX, "heads")
-    return Have(tuple((_read_lane(reader), reader.u64()) for _ in range(count)))
-
-
-def _read_get_range(reader: Reader) -> GetRange:
-    request, lane = reader.u32(), _read_lane(reader)
-    return GetRange(request, lane, reader.u64(), reader.u64(), reader.take(32))
-
-
-def _read_proposal(reader: Reader) -> Proposal:
-    epoch, view = reader.u64(), reader.u32()
-    checkpoint, base_view = read_checkpoint(reader), reader.u32()
-    count = _count(reader, JUSTIFICATION_MAX, "certificates")
-    certificates = tuple(read_certificate(reader) for _ in range(count))
-    return Proposal(epoch, view, checkpoint, base_view, certificates, reader.take(SIGNATURE_BYTES))
-
-
-def _read_vote(reader: Reader) -> Vote:
-    kind, epoch, view = read_kind(reader), reader.u64(), reader.u32()
-    return Vote(kind, epoch, view, reader.take(32), reader.u16(), reader.take(VOTE_SIGNATURE_BYTES))
-
-
-def _read_status(reader: Reader) -> Status:
-    return Status(reader.u64(), reader.take(32), reader.take(32), reader.u64())
-
-
-def _read_checkpoints(reader: Reader) -> Checkpoints:
-    count = _count(reader, CHECKPOINTS_MAX, "checkpoints")
-    return Checkpoints(tuple(read_final(reader) for _ in range(count)))
-
-
-def _read_heads(reader: Reader) -> HeadsReply:
-    count = _count(reader, INCARNATIONS_MAX, "incarnations")
-    return HeadsReply(
-        tuple(Head(reader.u32(), reader.u64(), reader.take(32)) for _ in range(count))
-    )
-
-
-_READERS: dict[int, Callable[[Reader], Message]] = {
-    1: _read_blocks,
-    2: _read_have,
-    3: _read_get_range,
-    4: lambda reader: CutMessage(read_cut(reader)),
-    5: _read_proposal,
-    6: _read_vote,
-    7: lambda reader: CertificateMessage(read_certificate(reader)),
-    8: _read_status,
-    9: lambda reader: GetCheckpoints(reader.u64(), reader.u16()),
-    10: _read_checkpoints,
-    11: read_receipt,
-    12: lambda _reader: GetHeads(),
-    13: _read_heads,
-    14: lambda reader: GetReceipts(reader.u32(), reader.u64()),
-}

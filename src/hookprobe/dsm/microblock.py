@@ -118,6 +118,10 @@ class SignedBlock:
     def seq(self) -> int:
         return self.block.seq
 
+    @property
+    def prev(self) -> bytes:
+        return self.block.prev
+
     def row_key(self) -> bytes:
         """Return the key of the block in the store."""
         return lane_row(self.lane) + self.block.seq.to_bytes(8, "big") + self.id

@@ -7,9 +7,10 @@
 | PROPOSALS | two proposals of one leader for one epoch and view |
 | VOTES | two NOTARIZE or two FINALIZE of one (epoch, view), or FINALIZE with NULLIFY |
 
-Evidence is self-verifying: with the genesis document it needs nothing else (a FORK carries the
-node's enrolment; of two first blocks each carries its own). The two halves are ordered by their
-bytes, so one pair has one encoding.
+Evidence is self-verifying: with the genesis document and the validator sets it needs nothing else
+(a FORK carries the node's enrolment; of two first blocks each carries its own). What a validator
+signed is judged by the set of its epoch, and too old after `EVIDENCE_AGE_US` of epochs. The two
+halves are ordered by their bytes, so one pair has one encoding.
 What follows from evidence is left to the checkpoint.
 """
 
@@ -20,6 +21,7 @@ from hookprobe.crypto.bls import SIGNATURE_BYTES as VOTE_SIGNATURE_BYTES
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
 from hookprobe.dsm.certificate import VoteKind, read_kind, vote_message
+from hookprobe.dsm.checkpoint import EVIDENCE_MAX_BYTES
 from hookprobe.dsm.court import Court
 from hookprobe.dsm.cut import read_cut
 from hookprobe.dsm.enrolment import Enrolment, check_enrolment, parse_enrolment
@@ -31,13 +33,15 @@ from hookprobe.dsm.microblock import (
     decode_block,
     verify_block,
 )
-from hookprobe.dsm.validators import ValidatorEntry
+from hookprobe.dsm.roll import Roll
+from hookprobe.dsm.validators import ValidatorEntry, ValidatorSet
 from hookprobe.errors import MalformedError, VerificationError
 from hookprobe.wire import canonical
 from hookprobe.wire.canonical import JsonObject
+from hookprobe.wire.instant import DAY
 from hookprobe.wire.reader import Reader, Writer
 
-EVIDENCE_MAX_BYTES = 40 << 10
+EVIDENCE_AGE_US = 30 * DAY
 HALF_MAX_BYTES = 16 << 10
 
 
@@ -65,11 +69,6 @@ def proposal_statement(chain: bytes, epoch: int, view: int, header_hash: bytes) 
     """Return what a leader signs: H(proposal, chain || epoch u64 || view u32 || header hash)."""
     place = epoch.to_bytes(8, "big") + view.to_bytes(4, "big")
     return digest(Domain.PROPOSAL, chain + place + header_hash)
-
-
-def evidence_id(evidence: bytes) -> bytes:
-    """Return the digest under which evidence is sorted, counted once and committed to."""
-    return digest(Domain.EVIDENCE, evidence)
 
 
 def _pair(fault: Fault, about: bytes, one: bytes, other: bytes) -> bytes:
@@ -108,11 +107,16 @@ def vote_evidence(place: int, slot: tuple[int, int], one: bytes, other: bytes) -
     return _pair(Fault.VOTES, about, one, other)
 
 
-def judge(evidence: bytes, court: Court) -> Verdict:
+def judge(evidence: bytes, roll: Roll, epochs: range) -> Verdict:
     """Decide whether bytes prove misbehaviour.
 
+    Args:
+        evidence: The pair.
+        roll: The validator sets.
+        epochs: The epochs of which a validator's statements still count, the open one the last.
+
     Raises:
-        RemoteError: They do not: malformed, or a signature or rule does not hold.
+        RemoteError: They do not: malformed, too old, or a signature or rule does not hold.
     """
     if len(evidence) > EVIDENCE_MAX_BYTES:
         raise MalformedError(f"evidence of {len(evidence)} bytes")
@@ -127,13 +131,19 @@ def judge(evidence: bytes, court: Court) -> Verdict:
         raise MalformedError("evidence: halves are equal or out of order")
     match Fault(kind):
         case Fault.FORK:
-            return _judge_fork(about, halves, court)
+            return _judge_fork(about, halves, roll.court)
         case Fault.CUTS:
-            return _judge_cuts(about, halves, court)
+            return _judge_cuts(about, halves, roll, epochs)
         case Fault.PROPOSALS:
-            return _judge_proposals(about, halves, court)
+            return _judge_proposals(about, halves, roll, epochs)
         case Fault.VOTES:
-            return _judge_votes(about, halves, court)
+            return _judge_votes(about, halves, roll, epochs)
+
+
+def _set_of(epoch: int, roll: Roll, epochs: range) -> ValidatorSet:
+    if epoch not in epochs:
+        raise VerificationError(f"evidence: epoch {epoch} is too old, or yet to come")
+    return roll.at(epoch)
 
 
 def _judge_fork(about: bytes, halves: tuple[bytes, bytes], court: Court) -> Verdict:
@@ -159,8 +169,8 @@ def _about_body(about: bytes) -> JsonObject:
     return canonical.decode_object(about, limit=BODY_MAX_BYTES)
 
 
-def _judge_cuts(about: bytes, halves: tuple[bytes, bytes], court: Court) -> Verdict:
-    cuts = []
+def _judge_cuts(about: bytes, halves: tuple[bytes, bytes], roll: Roll, epochs: range) -> Verdict:
+    cuts, court = [], roll.court
     for half in halves:
         reader = Reader(half, "evidence")
         cuts.append(read_cut(reader))
@@ -171,35 +181,39 @@ def _judge_cuts(about: bytes, halves: tuple[bytes, bytes], court: Court) -> Verd
     same = one.cut.validator_id == other.cut.validator_id and one.cut.epoch == other.cut.epoch
     if not same or one.id == other.id:
         raise VerificationError("evidence: the cuts do not contradict each other")
-    place = court.validators.place(one.cut.validator_id)
-    if place is None:
+    entry = _set_of(one.cut.epoch, roll, epochs).entry(one.cut.validator_id)
+    if entry is None:
         raise VerificationError("evidence: cut of no validator")
     for signed in cuts:
-        _require(court, place, signed.id, signed.signature)
+        _require(court, entry, signed.id, signed.signature)
     return Verdict(Fault.CUTS, one.cut.validator_id)
 
 
-def _judge_proposals(about: bytes, halves: tuple[bytes, bytes], court: Court) -> Verdict:
+def _judge_proposals(
+    about: bytes, halves: tuple[bytes, bytes], roll: Roll, epochs: range
+) -> Verdict:
     reader = Reader(about, "evidence")
     epoch, view = reader.u64(), reader.u32()
     reader.finish()
     if view < 1 or halves[0][:32] == halves[1][:32]:
         raise VerificationError("evidence: the proposals do not contradict each other")
-    place = court.validators.leader(epoch, view)
+    court, validators = roll.court, _set_of(epoch, roll, epochs)
+    leader = validators.members[validators.leader(epoch, view)]
     for half in halves:
         if len(half) != 32 + SIGNATURE_BYTES:
             raise MalformedError("evidence: half of a proposal pair has the wrong size")
-        _require(court, place, proposal_statement(court.chain, epoch, view, half[:32]), half[32:])
-    return Verdict(Fault.PROPOSALS, court.validators.members[place].validator_id)
+        _require(court, leader, proposal_statement(court.chain, epoch, view, half[:32]), half[32:])
+    return Verdict(Fault.PROPOSALS, leader.validator_id)
 
 
-def _judge_votes(about: bytes, halves: tuple[bytes, bytes], court: Court) -> Verdict:
+def _judge_votes(about: bytes, halves: tuple[bytes, bytes], roll: Roll, epochs: range) -> Verdict:
     reader = Reader(about, "evidence")
     place, epoch, view = reader.u16(), reader.u64(), reader.u32()
     reader.finish()
-    if place >= court.validators.size:
+    court, validators = roll.court, _set_of(epoch, roll, epochs)
+    if place >= validators.size:
         raise VerificationError(f"evidence: no validator {place}")
-    entry = court.validators.members[place]
+    entry = validators.members[place]
     kinds = []
     for half in halves:
         kind, digest_, signature = _read_vote(half)
@@ -227,7 +241,6 @@ def _read_vote(half: bytes) -> tuple[VoteKind, bytes, bytes]:
     return found
 
 
-def _require(court: Court, place: int, statement: bytes, signature: bytes) -> None:
-    entry: ValidatorEntry = court.validators.members[place]
+def _require(court: Court, entry: ValidatorEntry, statement: bytes, signature: bytes) -> None:
     if not court.signatures.verify(entry.key, statement, signature):
         raise VerificationError(f"evidence: signature of {entry.validator_id} does not hold")

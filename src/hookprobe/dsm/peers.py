@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import Enum, unique
 
 from hookprobe.dsm.config import LedgerConfig
+from hookprobe.dsm.validators import ValidatorSet
+from hookprobe.errors import LimitExceededError, RemoteError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, SECOND, Instant
 
@@ -98,6 +100,11 @@ class PeerBook:
         self.peers[node_id] = peer
         return peer
 
+    def reseat(self, validators: ValidatorSet) -> None:
+        """Give every connected peer its number in another validator set."""
+        for peer in self.peers.values():
+            peer.place = validators.place(peer.node_id)
+
     def remove(self, node_id: NodeId) -> None:
         self.peers.pop(node_id, None)
 
@@ -127,3 +134,12 @@ class PeerBook:
         self._banned[peer.node_id] = until
         self.remove(peer.node_id)
         return until
+
+
+def points_of(error: RemoteError) -> int:
+    """Return what an offence costs."""
+    if isinstance(error, LimitExceededError):
+        return PENALTY_LIMIT
+    if "not asked for" in error.message:
+        return PENALTY_UNREQUESTED
+    return PENALTY_INVALID

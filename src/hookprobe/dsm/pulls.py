@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Generic, Protocol, TypeVar
 
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.effects import Send
-from hookprobe.dsm.messages import BlockEntry, Blocks, GetRange
+from hookprobe.dsm.messages import BlockEntry, GetPack, GetRange, PackEntry
 from hookprobe.dsm.microblock import NO_PARENT, LaneKey
 from hookprobe.errors import VerificationError
 from hookprobe.wire.identifiers import NodeId
@@ -23,8 +24,24 @@ CLOSED_MAX = 256
 NEVER_ASKED = Instant(0)
 
 
+Entry = TypeVar("Entry", BlockEntry, PackEntry)
+
+
+Sent = TypeVar("Sent", covariant=True)
+
+
+class Answer(Protocol[Sent]):
+    """What answers a request: `Blocks` or `Pack`."""
+
+    @property
+    def request(self) -> int: ...
+
+    @property
+    def entries(self) -> tuple[Sent, ...]: ...
+
+
 @dataclass(slots=True)
-class Pull:
+class Pull(Generic[Entry]):
     """One range on its way."""
 
     lane: LaneKey
@@ -34,31 +51,38 @@ class Pull:
     sources: list[NodeId]
     request: int = 0
     deadline: Instant = NEVER_ASKED
-    got: list[BlockEntry] = field(default_factory=list)
+    got: list[Entry] = field(default_factory=list)
 
     @property
     def named(self) -> bool:
         """Whether the range is bound to a head."""
         return self.head != NO_PARENT or bool(self.got)
 
-    def message(self) -> GetRange:
+    def message(self) -> GetRange | GetPack:
         return GetRange(self.request, self.lane, self.first, self.last, self.head)
 
 
+class PackPull(Pull[PackEntry]):
+    """A final range on its way: asked for and taken as bytes."""
+
+    def message(self) -> GetRange | GetPack:
+        return GetPack(self.request, self.lane, self.first, self.last, self.head)
+
+
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Generic[Entry]):
     """Blocks that arrived, ascending; `bound` when they are chained to the head asked for."""
 
-    entries: tuple[BlockEntry, ...]
+    entries: tuple[Entry, ...]
     bound: bool
 
 
-class Puller:
+class Puller(Generic[Entry]):
     """All outstanding range requests of one validator."""
 
     def __init__(self, config: LedgerConfig) -> None:
         self._config = config
-        self._pulls: dict[tuple[LaneKey, bytes], Pull] = {}
+        self._pulls: dict[tuple[LaneKey, bytes], Pull[Entry]] = {}
         self._by_request: dict[int, tuple[LaneKey, bytes]] = {}
         self._counter = 0
         self._closed: deque[tuple[int, NodeId]] = deque(maxlen=CLOSED_MAX)
@@ -66,7 +90,7 @@ class Puller:
     def __len__(self) -> int:
         return len(self._pulls)
 
-    def want(self, pull: Pull, now: Instant) -> list[Send]:
+    def want(self, pull: Pull[Entry], now: Instant) -> list[Send]:
         """Begin to fetch a range, unless that is under way or too much is.
 
         `pull.sources` are tried in order, each once.
@@ -86,7 +110,7 @@ class Puller:
         self._by_request[pull.request] = key
         return [Send(pull.sources[0], pull.message())]
 
-    def _close(self, pull: Pull) -> None:
+    def _close(self, pull: Pull[Entry]) -> None:
         del self._by_request[pull.request]
         self._closed.append((pull.request, pull.sources[0]))
 
@@ -100,8 +124,8 @@ class Puller:
         return []
 
     def receive_blocks(
-        self, peer: NodeId, message: Blocks, now: Instant
-    ) -> tuple[Delivery | None, list[Send]]:
+        self, peer: NodeId, message: Answer[Entry], now: Instant
+    ) -> tuple[Delivery[Entry] | None, list[Send]]:
         """Take an answer.
 
         Returns:
@@ -126,12 +150,12 @@ class Puller:
         return Delivery(message.entries, bound=False), self._continue(key, now)
 
     def _take_named(
-        self, key: tuple[LaneKey, bytes], entries: tuple[BlockEntry, ...], now: Instant
-    ) -> tuple[Delivery | None, list[Send]]:
+        self, key: tuple[LaneKey, bytes], entries: tuple[Entry, ...], now: Instant
+    ) -> tuple[Delivery[Entry] | None, list[Send]]:
         pull = self._pulls[key]
-        pull.got = [*entries, *pull.got]
+        pull.got[:0] = entries
         pull.last = entries[0].signed.seq - 1
-        pull.head = entries[0].signed.block.prev
+        pull.head = entries[0].signed.prev
         sends = self._continue(key, now)
         done = pull.last < pull.first
         return (Delivery(tuple(pull.got), bound=True) if done else None), sends
@@ -146,6 +170,8 @@ class Puller:
 
     def next_timeout(self) -> Instant | None:
         """Return when the first request is overdue."""
+        if not self._pulls:
+            return None
         return min((pull.deadline for pull in self._pulls.values()), default=None)
 
     def handle_timeout(self, now: Instant) -> tuple[list[NodeId], list[Send]]:
@@ -165,7 +191,7 @@ class Puller:
         return sends
 
 
-def _check_answer(pull: Pull, entries: Sequence[BlockEntry]) -> None:
+def _check_answer(pull: Pull[Entry], entries: Sequence[Entry]) -> None:
     """Check lane, numbers and links of an answer."""
     blocks = [entry.signed for entry in entries]
     if any(signed.lane != pull.lane for signed in blocks):
@@ -177,7 +203,7 @@ def _check_answer(pull: Pull, entries: Sequence[BlockEntry]) -> None:
         if blocks[-1].id != pull.head or numbers[0] < pull.first:
             raise VerificationError("answer of another branch or range")
         links = pairwise(blocks)
-        if any(child.block.prev != parent.id for parent, child in links):
+        if any(child.prev != parent.id for parent, child in links):
             raise VerificationError("answer with a broken chain")
     elif numbers[0] != pull.first or numbers[-1] > pull.last:
         raise VerificationError("answer of another range")

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hookprobe.crypto import merkle
-from hookprobe.dsm.certificate import VoteKind
-from hookprobe.dsm.checkpoint import FinalCheckpoint, Header, Range, header_hash, parse_header
-from hookprobe.dsm.court import Court
+from hookprobe.dsm.backlog import Backlog
+from hookprobe.dsm.checkpoint import FinalCheckpoint, Header, Range, parse_header
 from hookprobe.dsm.effects import Effect, Send
+from hookprobe.dsm.frames import read_receipt, write_receipt
 from hookprobe.dsm.history import History
-from hookprobe.dsm.messages import GetReceipts, Receipt, read_receipt, write_receipt
+from hookprobe.dsm.messages import GetReceipts, Receipt
 from hookprobe.dsm.microblock import LaneKey, lane_row
 from hookprobe.dsm.peers import Peer, PeerBook
+from hookprobe.dsm.roll import Roll
 from hookprobe.dsm.store import StoreReader, Table, prefix_end
+from hookprobe.dsm.tree_log import BlockPlace
 from hookprobe.errors import LocalError, VerificationError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.reader import Reader, Writer
@@ -46,6 +48,16 @@ class EpochTree:
                 return start, self._siblings(start, start + item.count - 1)
             start += item.count
         raise LocalError("receipt: the range is not in this epoch")
+
+    def prove_leaf(self, index: int) -> merkle.Proof:
+        """Return the inclusion proof of one leaf.
+
+        Raises:
+            LocalError: There is none.
+        """
+        if not 0 <= index < len(self.levels[0]):
+            raise LocalError(f"receipt: no block {index} in an epoch of {len(self.levels[0])}")
+        return self._siblings(index, index)
 
     def _siblings(self, first: int, last: int) -> merkle.Proof:
         # The order is that of merkle.prove_range: level by level, left before right.
@@ -80,32 +92,22 @@ def make_receipt(final: FinalCheckpoint, tree: EpochTree, covered: Range) -> Rec
     return Receipt(final.checkpoint.raw, final.certificate, covered, start, proof)
 
 
-def check_receipt(receipt: Receipt, block_ids: Sequence[bytes], court: Court) -> Header:
+def check_receipt(receipt: Receipt, block_ids: Sequence[bytes], roll: Roll) -> Header:
     """Check that a certified checkpoint holds these blocks and return its header.
 
     Args:
         receipt: What was received.
         block_ids: The ids of the blocks first..last of the range, in order.
-        court: Chain, validators, schemes.
+        roll: The validator sets that are known.
 
     Raises:
         VerificationError: Another chain or range, no certificate, or the proof does not hold.
     """
     header = parse_header(receipt.header_raw)
-    certificate = receipt.certificate
-    if header.chain != court.chain:
-        raise VerificationError("receipt: another chain")
-    if header.validators_hash != court.validators.hash:
-        raise VerificationError("receipt: another validator set")
     if len(block_ids) != receipt.range.count or block_ids[-1] != receipt.range.head:
         raise VerificationError("receipt: it is not about these blocks")
-    if certificate.kind is not VoteKind.FINALIZE or certificate.epoch != header.epoch:
-        raise VerificationError("receipt: not a FINALIZE certificate of its epoch")
-    if certificate.digest != header_hash(receipt.header_raw):
-        raise VerificationError("receipt: certificate of another header")
     merkle.check_range(block_ids, receipt.start, header.count, receipt.proof, header.merkle_root)
-    court.validators.check_certificate(certificate, court.chain, court.votes)
-    return header
+    return roll.check(receipt.header_raw, receipt.certificate)
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
@@ -129,12 +131,16 @@ class ReceiptDesk:
     Args:
         history: The final checkpoints.
         peers: The connected peers.
+        backlog: Whose signatures are not checked yet.
         reader: The blocks of final epochs.
     """
 
-    def __init__(self, history: History, peers: PeerBook, reader: StoreReader) -> None:
+    def __init__(
+        self, history: History, peers: PeerBook, backlog: Backlog, reader: StoreReader
+    ) -> None:
         self._history = history
         self._peers = peers
+        self._backlog = backlog
         self._reader = reader
         self._trees: dict[int, EpochTree] = {}
 
@@ -169,6 +175,18 @@ class ReceiptDesk:
                 effects.append(Send(peer.node_id, receipt))
         return effects
 
+    def place(self, epoch: int, index: int) -> BlockPlace | None:
+        """Return what proves the block (epoch, index); None while blocks of it are missing.
+
+        Raises:
+            LocalError: The epoch has fewer blocks.
+        """
+        final = self._history.checkpoint(epoch)
+        tree = self._tree(final) if final is not None else None
+        if final is None or tree is None:
+            return None
+        return BlockPlace(final.checkpoint.raw, index, tree.prove_leaf(index))
+
     def receipt(self, lane: LaneKey, epoch: int) -> Receipt | None:
         """Return the receipt of a chain in a final epoch; None while blocks are missing."""
         final = self._history.checkpoint(epoch)
@@ -176,13 +194,22 @@ class ReceiptDesk:
             return None
         ranges = final.checkpoint.content.ranges
         covered = next((item for item in ranges if item.lane == lane), None)
-        tree = self._trees.get(epoch)
+        tree = self._tree(final)
+        if tree is None or covered is None:
+            return None
+        return make_receipt(final, tree, covered)
+
+    def _tree(self, final: FinalCheckpoint) -> EpochTree | None:
+        header, ranges = final.checkpoint.header, final.checkpoint.content.ranges
+        if not self._backlog.proves(header.epoch):
+            return None  # signatures are still being checked
+        tree = self._trees.get(header.epoch)
         if tree is None:
             block_ids = self._stored_ids(ranges)
-            if merkle.root(block_ids) != final.checkpoint.header.merkle_root:
+            if merkle.root(block_ids) != header.merkle_root:
                 return None
-            tree = self._keep(epoch, build_tree(ranges, block_ids))
-        return make_receipt(final, tree, covered) if covered is not None else None
+            tree = self._keep(header.epoch, build_tree(ranges, block_ids))
+        return tree
 
     def _stored_ids(self, ranges: Sequence[Range]) -> list[bytes]:
         block_ids: list[bytes] = []

@@ -13,7 +13,11 @@ from hookprobe.crypto.signing import Signer
 from hookprobe.dsm.certificate import QuorumCertificate
 from hookprobe.dsm.checkpoint import Checkpoint
 from hookprobe.dsm.effects import Effect
+from hookprobe.dsm.enrolment import Enrolment
 from hookprobe.dsm.messages import Message
+from hookprobe.dsm.validators import ValidatorSet
+from hookprobe.errors import LocalError
+from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 
@@ -69,3 +73,43 @@ class Seat:
     place: int
     signer: Signer
     vote_signer: VoteSigner
+
+
+NOBODY = -1  # the place of a node that is not in the set: it leads no view and casts no vote
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatorKeys:
+    """Who a validator is.
+
+    Args:
+        validator_id: Its name.
+        signer: Signs CUTs, proposals and the node's own chain.
+        vote_signer: Signs votes.
+        enrolment: The authority's word for `signer`; without it the node writes no chain.
+        spare: Other pairs that were or will be in the set, for the time of a rotation.
+    """
+
+    validator_id: NodeId
+    signer: Signer
+    vote_signer: VoteSigner
+    enrolment: Enrolment | None = None
+    spare: tuple[tuple[Signer, VoteSigner], ...] = ()
+
+    def seat(self, validators: ValidatorSet) -> Seat | None:
+        """Return the place in a set with the keys that it names; None when we are not in it.
+
+        Raises:
+            LocalError: The set names us with keys that are not at hand.
+        """
+        place = validators.place(self.validator_id)
+        if place is None:
+            return None
+        entry = validators.members[place]
+        for signer, vote_signer in ((self.signer, self.vote_signer), *self.spare):
+            if (signer.public_key, vote_signer.public_key) == (entry.key, entry.vote_key):
+                return Seat(place, signer, vote_signer)
+        raise LocalError(
+            f"the keys at hand are not those of {self.validator_id}",
+            hint="keep the old keys until the set names the new ones",
+        )

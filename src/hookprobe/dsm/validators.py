@@ -85,8 +85,12 @@ class ValidatorSet:
         self.vote_keys = tuple(member.vote_key for member in members)
         self.ids = tuple(ids)
         self._places = {validator_id: place for place, validator_id in enumerate(ids)}
-        document: list[Json] = [member.to_json() for member in members]
-        self.hash = digest(Domain.VALIDATORS, canonical.encode(document))
+        self.hash = digest(Domain.VALIDATORS, self.encode())
+
+    def encode(self) -> bytes:
+        """Return the canonical array whose hash names the set."""
+        document: list[Json] = [member.to_json() for member in self.members]
+        return canonical.encode(document)
 
     @property
     def size(self) -> int:
@@ -104,6 +108,11 @@ class ValidatorSet:
         """Return the number of a validator, None when it is not in the set."""
         return self._places.get(NodeId(validator_id))
 
+    def entry(self, validator_id: str) -> ValidatorEntry | None:
+        """Return the entry of a validator, None when it is not in the set."""
+        place = self.place(validator_id)
+        return self.members[place] if place is not None else None
+
     def leader(self, epoch: int, view: int) -> int:
         """Return the number of the leader: (e + v - 1) mod n (DSM spec 2.5)."""
         return (epoch + view - 1) % len(self.members)
@@ -114,14 +123,30 @@ class ValidatorSet:
         """Check a certificate against this set's keys and quorum."""
         check_certificate(certificate, chain, self.vote_keys, self.quorum, scheme)
 
-    def check_keys(self, scheme: VoteScheme) -> None:
-        """Check every BLS key and its proof of possession.
+    def check_keys(self, scheme: VoteScheme, known: "ValidatorSet | None" = None) -> None:
+        """Check every BLS key and its proof of possession, but those of a set that is known.
 
         Raises:
             VerificationError: A key that is not valid or not proven.
         """
+        proven = known.members if known is not None else ()
         for member in self.members:
+            if member in proven:
+                continue
             if not scheme.check_key(member.vote_key, member.possession_proof):
                 raise VerificationError(
                     f"validator {member.validator_id}: BLS key without proof of possession"
                 )
+
+
+def decode_set(data: bytes) -> ValidatorSet:
+    """Read what `ValidatorSet.encode` returned.
+
+    Raises:
+        MalformedError: Not the canonical form of a set.
+        VerificationError: Not sorted and distinct.
+    """
+    document = canonical.decode(data)
+    if not isinstance(document, list) or len(document) > VALIDATORS_MAX:
+        raise MalformedError(f"validator set: an array of at most {VALIDATORS_MAX} is wanted")
+    return ValidatorSet([parse_entry(item) for item in document])

@@ -4,6 +4,10 @@ Epoch e opens at start + (e+1) D by the local clock, or when f+1 CUTs for it are
 after e-1 is final; after a stall epochs run back to back with a gap (DSM spec 2.3). At opening the
 validator signs one CUT, durably before it is sent.
 
+Each epoch has the validators of its own set, so places are numbers in that set and everything that
+outlives an epoch is kept by name. A node that is not in the set watches: it neither opens epochs
+nor votes.
+
 A validator votes only after f+1 peers said what they saw of its key. If f+1 of them saw it sign in
 an epoch beyond its own vote log, the log was lost or rolled back, and it abstains until that
 epoch + 2 (DSM spec 2.5, R8).
@@ -14,8 +18,7 @@ from dataclasses import dataclass
 
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.consensus import Simplex
-from hookprobe.dsm.content import ContentJudge
-from hookprobe.dsm.court import Court
+from hookprobe.dsm.content import ContentJudge, Want
 from hookprobe.dsm.cut import Cut, SignedCut, parse_cut, sign_cut
 from hookprobe.dsm.effects import EpochOpened, QuorumLost, VotingSuspended
 from hookprobe.dsm.genesis import Genesis
@@ -31,8 +34,9 @@ from hookprobe.dsm.messages import (
 from hookprobe.dsm.microblock import SIGNATURE_BYTES, LaneKey
 from hookprobe.dsm.misbehaviour import cut_evidence
 from hookprobe.dsm.peers import Peer
-from hookprobe.dsm.steps import Accused, Broadcast, Seat, Step
+from hookprobe.dsm.steps import NOBODY, Accused, Broadcast, Seat, Step, ValidatorKeys
 from hookprobe.dsm.store import Persist, StoreReader, Table
+from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.dsm.votelog import VOTED_KEY, load_memory, voted_row
 from hookprobe.errors import VerificationError
 from hookprobe.wire.identifiers import NodeId
@@ -52,8 +56,7 @@ class Terms:
     """What never changes while a validator runs."""
 
     genesis: Genesis
-    court: Court
-    seat: Seat
+    keys: ValidatorKeys
     config: LedgerConfig
     reader: StoreReader
 
@@ -79,12 +82,13 @@ class Voting:
         self._history = history
         self._judge = judge
         self._gossip = gossip
-        self._own_id = terms.court.validators.ids[terms.seat.place]
+        self._own_id = terms.keys.validator_id
         voted = terms.reader.get(Table.META, VOTED_KEY)
         self._voted_epochs = int.from_bytes(voted, "big") + 1 if voted is not None else 0
-        self._seen: dict[int, int] = {}
-        self._reports: dict[int, int] = {}
-        self._active: dict[int, int] = {}
+        self._seen: dict[NodeId, int] = {}
+        self._reports: dict[NodeId, int] = {}
+        self._active: dict[NodeId, int] = {}
+        self._started_epoch = history.next_epoch
         self._suspended_until = 0
         self._early: dict[NodeId, deque[Consensus]] = {}
         self._last_open: Instant | None = None
@@ -93,21 +97,31 @@ class Voting:
         self.simplex = self._new_simplex()
 
     def _new_simplex(self) -> Simplex:
-        terms, epoch = self._terms, self._history.next_epoch
-        simplex = self.simplex_type(terms.court, epoch, terms.seat, self._judge, terms.config)
+        terms, epoch, court = self._terms, self._history.next_epoch, self._history.court
+        seat = terms.keys.seat(court.validators)
+        self.seated = seat is not None
+        self.cleared = self._clear()
+        self.seat = seat or Seat(NOBODY, terms.keys.signer, terms.keys.vote_signer)
+        simplex = self.simplex_type(court, epoch, self.seat, self._judge, terms.config)
         simplex.leader_timeout = self._leader_timeout
-        simplex.restore(load_memory(terms.reader, epoch, terms.seat.place))
+        simplex.abstain = not self.seated
+        if self.seated:
+            simplex.restore(load_memory(terms.reader, epoch, self.seat.place))
         return simplex
+
+    @property
+    def _validators(self) -> ValidatorSet:
+        return self._history.court.validators
 
     @property
     def epoch(self) -> int:
         return self.simplex.epoch
 
-    @property
-    def cleared(self) -> bool:
-        """Whether enough peers told what they saw of our key."""
-        validators = self._terms.court.validators
-        return len(self._reports) >= min(validators.faults + 1, validators.size - 1)
+    def _clear(self) -> bool:
+        """Tell whether enough peers of the set told what they saw of our key."""
+        validators = self._validators
+        heard = sum(self._is_member(node) for node in self._reports)
+        return heard >= min(validators.faults + 1, validators.size - 1)
 
     def begin(self) -> list[tuple[NodeId, Consensus]]:
         """Turn to the next epoch and return the messages for it that came early."""
@@ -130,8 +144,8 @@ class Voting:
         return Instant(due)
 
     def _try_open(self, now: Instant) -> list[Step]:
-        enough = len(self._judge.cuts) > self._terms.court.validators.faults
-        if self.opened_at is not None or not self.cleared:
+        enough = len(self._judge.cuts) > self._validators.faults
+        if self.opened_at is not None or not self.seated or not self.cleared:
             return []
         if not enough and now < self.open_at():
             return []
@@ -154,18 +168,17 @@ class Voting:
         stored = self._terms.reader.get(Table.CUTS, key)
         if stored is not None:
             signed = parse_cut(stored[SIGNATURE_BYTES:], stored[:SIGNATURE_BYTES])
-            self._add_cut(self._terms.seat.place, signed, now)
+            self._add_cut(self.seat.place, signed, now)
             return [Broadcast(CutMessage(signed))]
-        signed = sign_cut(self._cut(now), self._terms.seat.signer)
+        signed = sign_cut(self._cut(now), self.seat.signer)
         self._voted_epochs = max(self._voted_epochs, self.epoch + 1)
-        self._add_cut(self._terms.seat.place, signed, now)
+        self._add_cut(self.seat.place, signed, now)
         rows = Persist(((Table.CUTS, key, signed.signature + signed.raw), voted_row(self.epoch)))
         return [rows, Broadcast(CutMessage(signed))]
 
     def _cut(self, now: Instant) -> Cut:
-        court = self._terms.court
         return Cut(
-            court.chain,
+            self._history.court.chain,
             self.epoch,
             self._history.last_hash,
             now // MILLISECOND,
@@ -181,7 +194,7 @@ class Voting:
         gets its turn.
         """
         heads = self._gossip.advanced()
-        most = max(1, CUTS_BUDGET_BYTES // (HEAD_BYTES * self._terms.court.validators.size))
+        most = max(1, CUTS_BUDGET_BYTES // (HEAD_BYTES * self._validators.size))
         if len(heads) <= most:
             return heads
         start = self.epoch * most % len(heads)
@@ -189,7 +202,7 @@ class Voting:
 
     def _evidence(self) -> list[bytes]:
         """Return pending evidence against offenders that are not settled, sorted, bounded."""
-        room = max(1, EVIDENCE_BUDGET_BYTES // self._terms.court.validators.size)
+        room = max(1, EVIDENCE_BUDGET_BYTES // self._validators.size)
         chosen: list[bytes] = []
         offenders: dict[str, bool] = {}
         for key in sorted(self._gossip.evidence):
@@ -220,6 +233,8 @@ class Voting:
         place = peer.place
         if place is None:
             raise VerificationError("consensus message from an edge")
+        if not self.seated:
+            return []
         match message:
             case CutMessage(signed):
                 return self._receive_cut(place, signed, now)
@@ -229,7 +244,7 @@ class Voting:
                 self._note_activity(place)
                 return self.simplex.receive_vote(message, now)
             case Proposal():
-                leader = self._terms.court.validators.leader(message.epoch, message.view)
+                leader = self._validators.leader(message.epoch, message.view)
                 if leader != place or message.checkpoint.header.epoch != message.epoch:
                     raise VerificationError("proposal sent by another validator")
                 self._note_activity(place)
@@ -252,48 +267,56 @@ class Voting:
 
     def _add_cut(self, place: int, signed: SignedCut, now: Instant) -> None:
         self._judge.cuts[place] = signed
-        if len(self._judge.cuts) == self._terms.court.validators.quorum:
+        if len(self._judge.cuts) == self._validators.quorum:
             self._judge.ready_at = Instant(now + self._terms.config.cut_grace_us)
 
     def _note_activity(self, place: int) -> None:
-        self._seen[place] = self._active[place] = self.epoch + 1
+        node = self._validators.ids[place]
+        self._seen[node] = self._active[node] = self.epoch + 1
 
-    def seen_epochs(self, place: int) -> int:
+    def seen_epochs(self, node: NodeId) -> int:
         """Return one more than the last epoch in which we saw a validator sign; 0 for never."""
-        return self._seen.get(place, 0)
+        return self._seen.get(node, 0)
 
-    def note_signers(self, places: list[int], epoch: int) -> None:
+    def note_signers(self, nodes: list[NodeId], epoch: int) -> None:
         """Note who signed a checkpoint that became final."""
-        for place in places:
-            self._seen[place] = max(self._seen.get(place, 0), epoch + 1)
-            self._active[place] = max(self._active.get(place, 0), epoch + 1)
+        for node in nodes:
+            self._seen[node] = max(self._seen.get(node, 0), epoch + 1)
+            self._active[node] = max(self._active.get(node, 0), epoch + 1)
 
     def _leader_timeout(self, place: int) -> int | None:
         """R10: a leader silent for long while others were active gets little time."""
-        config = self._terms.config
-        silent = self.epoch - self._active.get(place, 0)
+        config, leader = self._terms.config, self._validators.ids[place]
+        # Silence counts from when the leader could be heard: not before its set, nor before us.
+        since = max(self._started_epoch, self._history.roll.since)
+        silent = self.epoch - self._active.get(leader, since)
         others = any(
             self.epoch - last < config.silent_epochs
             for other, last in self._active.items()
-            if other not in (place, self._terms.seat.place)
+            if other not in (leader, self._own_id)
         )
-        if silent >= config.silent_epochs and others and place != self._terms.seat.place:
+        if silent >= config.silent_epochs and others and leader != self._own_id:
             return config.silent_leader_timeout_us
         return None
 
-    def receive_report(self, place: int, seen_epochs: int, now: Instant) -> list[Step]:
+    def receive_report(self, node: NodeId, seen_epochs: int, now: Instant) -> list[Step]:
         """Take what a validator saw of our key (R8)."""
-        self._reports[place] = seen_epochs
+        self._reports[node] = seen_epochs
+        self.cleared = self._clear()
         voted = max(self._voted_epochs, self.epoch + 1 if self._signed_now() else 0)
-        faults = self._terms.court.validators.faults
-        ordered = sorted(self._reports.values(), reverse=True)
+        faults = self._validators.faults
+        known = [seen for peer, seen in self._reports.items() if self._is_member(peer)]
+        ordered = sorted(known, reverse=True)
         claim = ordered[faults] if len(ordered) > faults else 0
         steps: list[Step] = []
         if claim > voted and claim + 1 > self._suspended_until:
             self._suspended_until = claim + 1
-            self.simplex.abstain = self.epoch < self._suspended_until
+            self.simplex.abstain = not self.seated or self.epoch < self._suspended_until
             steps.append(VotingSuspended(self._suspended_until))
         return steps + self._try_open(now)
+
+    def _is_member(self, node: NodeId) -> bool:
+        return self._validators.place(node) is not None
 
     def _signed_now(self) -> bool:
         return self.opened_at is not None and not self.simplex.abstain
@@ -302,10 +325,24 @@ class Voting:
         """Try again what waited for blocks."""
         return self.simplex.reconsider(now)
 
+    def sources(self, want: Want) -> list[NodeId]:
+        """Return whom to ask for blocks: the leader first, then who reported them, then all."""
+        validators, simplex = self._validators, self.simplex
+        leader = validators.leader(simplex.epoch, max(simplex.view, 1))
+        reporters = [
+            place
+            for place, signed in sorted(self._judge.cuts.items())
+            if any(lane == want.lane and seq >= want.last for lane, seq in signed.cut.heads)
+        ]
+        places = dict.fromkeys([leader, *reporters, *range(validators.size)])
+        return [validators.ids[place] for place in places if place != self.seat.place]
+
     # -- time -------------------------------------------------------------------------------
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is due."""
+        if not self.seated:
+            return None
         if self.opened_at is None:
             return self.open_at() if self.cleared else self._unopened_alarm()
         times = [self._alarm_at, self._recut_at, self._judge.ready_at, self.simplex.next_timeout()]
@@ -314,6 +351,8 @@ class Voting:
     def handle_timeout(self, now: Instant) -> list[Step]:
         """Open, rebroadcast, raise the alarm, and let the agreement machine act."""
         config = self._terms.config
+        if not self.seated:
+            return []
         if self.opened_at is None:
             if self.cleared or now < self._unopened_alarm():
                 return self._try_open(now)
@@ -327,7 +366,7 @@ class Voting:
             steps += self.simplex.reconsider(now)
         if self._recut_at <= now:
             self._recut_at = Instant(now + config.rebroadcast_us)
-            own = self._judge.cuts.get(self._terms.seat.place)
+            own = self._judge.cuts.get(self.seat.place)
             steps += [Broadcast(CutMessage(own))] if own is not None else []
         if self._alarm_at is not None and self._alarm_at <= now:
             self._alarm_at = Instant(now + config.quorum_alarm_us)
@@ -342,7 +381,7 @@ class Voting:
 
     def _alarm(self) -> QuorumLost:
         heard = max(len(self._judge.cuts), self.simplex.heard)
-        return QuorumLost(self.epoch, heard, self._terms.court.validators.quorum)
+        return QuorumLost(self.epoch, heard, self._validators.quorum)
 
 
 def _encode(signed: SignedCut) -> bytes:

@@ -14,11 +14,13 @@ from hookprobe.detection.config import DetectionConfig
 from hookprobe.detection.event import Sensor
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import Schemes
-from hookprobe.dsm.edge import EdgeHost, EdgeKeys, EdgeLedger
+from hookprobe.dsm.edge import EdgeKeys, EdgeLedger
 from hookprobe.dsm.enrolment import parse_enrolment
 from hookprobe.dsm.genesis import Genesis, decode_genesis
+from hookprobe.dsm.scribe import ChainHost
+from hookprobe.dsm.steps import ValidatorKeys
 from hookprobe.dsm.store import StoreReader
-from hookprobe.dsm.validator import ValidatorKeys, ValidatorLedger
+from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.errors import LocalError, VerificationError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
@@ -130,8 +132,11 @@ def build_validator(documents: Documents, settings: Settings, parts: Parts) -> V
     """
     mesh = _check(documents, parts.now)
     ours = documents.secrets
-    keys = ValidatorKeys(ours.node, Ed25519Signer(ours.signing), BlsSigner(ours.voting))
-    ledger = ValidatorLedger(mesh.genesis, keys, SCHEMES, parts.reader, settings.ledger)
+    enrolment = parse_enrolment(canonical.decode_object(documents.enrolment))
+    signer, voter = Ed25519Signer(ours.signing), BlsSigner(ours.voting)
+    keys = ValidatorKeys(ours.node, signer, voter, enrolment)
+    host = ChainHost(parts.reader, parts.random_bytes)
+    ledger = ValidatorLedger(mesh.genesis, keys, SCHEMES, host, settings.ledger)
     dials = [_pinned(peer) for peer in mesh.directory.validators() if peer.node > ours.node]
     resonance = DeviceResonance(ours.node, device_state(ours))
     rooms: list[Room] = [LedgerRoom(ledger)]
@@ -160,7 +165,7 @@ def build_edge(
     enrolment = parse_enrolment(canonical.decode_object(documents.enrolment))
     resonance = DeviceResonance(ours.node, device_state(ours))
     keys = EdgeKeys(ours.node, Ed25519Signer(ours.signing), enrolment, resonance.bind)
-    host = EdgeHost(parts.reader, parts.random_bytes)
+    host = ChainHost(parts.reader, parts.random_bytes)
     ledger = EdgeLedger(mesh.genesis, keys, SCHEMES, host, settings.ledger)
     dials = [_pinned(peer) for peer in _spread(mesh.directory.validators(), ours.node)]
     rooms: list[Room] = [LedgerRoom(ledger)]

@@ -10,7 +10,8 @@ from typing import Protocol, TypeAlias
 
 from hookprobe.dsm import effects as ledger_effects
 from hookprobe.dsm.effects import Disconnect, Send
-from hookprobe.dsm.messages import ChannelClass, channel_class, encode
+from hookprobe.dsm.frames import encode
+from hookprobe.dsm.messages import ChannelClass, channel_class
 from hookprobe.htp.channels import Channel
 from hookprobe.node.host import Effect
 from hookprobe.wire.identifiers import NodeId

@@ -3,12 +3,14 @@
 The validator whose name sorts first dials the other, so each pair has one session. Edges dial in.
 """
 
+from hookprobe.dsm.governance import Governance
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.htp.effects import Address
 from hookprobe.htp.traffic import Chunks
 from hookprobe.node.appraisals import Appraisals
 from hookprobe.node.host import Effect, Received
 from hookprobe.node.links import MeshLinks
+from hookprobe.node.rooms import carried
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -33,6 +35,14 @@ class ValidatorNode:
     def peers(self) -> tuple[NodeId, ...]:
         """The peers with a live session, sorted."""
         return self._links.peers
+
+    def act(self, what: Governance, now: Instant) -> list[Effect]:
+        """Write what an operator ordered into this validator's own chain.
+
+        Raises:
+            UnavailableError: Too many orders wait for the own head to be known.
+        """
+        return self._links.carry(carried(self.ledger.act(what, now)), now)
 
     def start(self, now: Instant) -> list[Effect]:
         return self._links.start(now)

@@ -21,7 +21,7 @@ from hookprobe.detection.event import Format, Sensor
 from hookprobe.dsm.certificate import quorum
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.genesis import decode_genesis
-from hookprobe.errors import ConfigError, HostError
+from hookprobe.errors import ConfigError, HostError, LocalError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, RefusedReason, SendRefused
 from hookprobe.identity import directory as directories
@@ -40,6 +40,7 @@ from hookprobe.node.edge import EdgeNode
 from hookprobe.node.host import Effect, FileNode, Node
 from hookprobe.node.observations import Observation
 from hookprobe.node.sensors import Place
+from hookprobe.node.validator import ValidatorNode
 from hookprobe.node.verifier import VerifierNode
 from hookprobe.runtime import (
     control,
@@ -47,6 +48,7 @@ from hookprobe.runtime import (
     folders,
     record_desk,
     status,
+    validator_desk,
     verifier_desk,
 )
 from hookprobe.runtime.clock import Clock
@@ -64,6 +66,7 @@ from hookprobe.runtime.record_desk import RecordDesk
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
+from hookprobe.runtime.validator_desk import ValidatorDesk
 from hookprobe.runtime.verifier_desk import VerifierDesk
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Duration
@@ -87,8 +90,7 @@ class _Process:
     files: FileService
     outside: Outside
     device: DeviceHost | None
-    desk: VerifierDesk | None
-    recorder: RecordDesk | None
+    desks: Mapping[str, control.Perform]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ def settings_of(config: Config) -> Settings:
         quorum_alarm_us=_quorum_alarm_us(config),
         edges_max=config.integer("dsm.gossip.max_peers"),
         epoch_gap_us=config.integer("dsm.epoch_gap_ms") * MILLISECOND,
+        keep_blocks=config.integer("dsm.keep_blocks_days"),
+        keep_contents=config.integer("dsm.keep_ranges_days"),
     )
     answering = config.text("dsm.node.role") in {"validator", "verifier"}
     transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
@@ -242,22 +246,35 @@ def _join(
     carrier = _FileCarrier(node, clock)
     files = FileService(carrier, *_file_settings(config), clock)
     observers = [log.report, board.report, files.report, outside.report]
-    device, desk, recorder = None, None, None
-    if isinstance(node, EdgeNode):
-        recorder = RecordDesk(node, clock)
+    device = None
     if isinstance(node, EdgeNode) and built.machine is not None:
         device = DeviceHost(node, built.machine, clock, log.failed)
-    if isinstance(node, VerifierNode):
-        desk = VerifierDesk(node, genesis.ca_keys, clock)
+    name, desk = _desk_of(node, genesis.ca_keys, clock)
+    if isinstance(desk, VerifierDesk):
         observers.append(desk.report)
     driver = Driver(node, socket, kept[0], clock, _each(observers), kept[1])
     if device is not None:
         driver.perform = device.perform
-    for speaker in (carrier, device, desk, recorder):
+    for speaker in (carrier, device, desk):
         if speaker is not None:
             speaker.execute = driver.execute
-    desks = (device, desk, recorder)
-    return _Process(driver, socket, board, clock, state, log, files, outside, *desks)
+    desks = {name: desk.perform, file_control.SOCKET_FILE: file_control.answering(files)}
+    return _Process(driver, socket, board, clock, state, log, files, outside, device, desks)
+
+
+def _desk_of(
+    node: FileNode, ca_keys: Sequence[bytes], clock: Clock
+) -> tuple[str, RecordDesk | VerifierDesk | ValidatorDesk]:
+    """Return what takes an operator's orders for this kind of node, and its socket's name."""
+    match node:
+        case EdgeNode():
+            return record_desk.SOCKET_FILE, RecordDesk(node, clock)
+        case VerifierNode():
+            return verifier_desk.SOCKET_FILE, VerifierDesk(node, ca_keys, clock)
+        case ValidatorNode():
+            return validator_desk.SOCKET_FILE, ValidatorDesk(node, clock)
+        case _:
+            raise LocalError(f"no orders are known for a {type(node).__name__}")
 
 
 def _egress(config: Config) -> EgressRecord | None:
@@ -347,14 +364,10 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
         asyncio.create_task(_write_status(process)),
         asyncio.create_task(process.files.run()),
         asyncio.create_task(process.outside.run()),
-        _answer(process, file_control.SOCKET_FILE, file_control.answering(process.files)),
     ]
     if process.device is not None:
         chores.append(asyncio.create_task(process.device.run()))
-    if process.desk is not None:
-        chores.append(_answer(process, verifier_desk.SOCKET_FILE, process.desk.perform))
-    if process.recorder is not None:
-        chores.append(_answer(process, record_desk.SOCKET_FILE, process.recorder.perform))
+    chores += [_answer(process, name, perform) for name, perform in process.desks.items()]
     if isinstance(node, EdgeNode):
         chores += [
             asyncio.create_task(_follow(process, node, path, sensors.start))

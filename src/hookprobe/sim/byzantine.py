@@ -9,7 +9,7 @@
 | Withholder | sends only some messages to only some peers and serves no ranges |
 | Liar | reports heads that it does not hold, or none |
 | Usurper | as leader proposes anew whatever was notarised before; also a Voter |
-| Forger | sends votes, certificates and blocks that nobody signed |
+| Forger | sends votes, certificates and blocks that nobody signed, and packs with false ones |
 """
 
 from collections.abc import Callable
@@ -29,11 +29,11 @@ from hookprobe.dsm.messages import (
     CertificateMessage,
     GetRange,
     Message,
+    Pack,
     Proposal,
     Vote,
 )
 from hookprobe.dsm.microblock import LaneKey
-from hookprobe.dsm.steps import Seat
 from hookprobe.dsm.store import Persist
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.dsm.voting import Voting
@@ -114,7 +114,7 @@ class Withholder(Wrapped):
         for effect in effects:
             if isinstance(effect, Send):
                 victim = self._victims.setdefault(effect.peer, self._dice.chance(50))
-                serves = isinstance(effect.message, Blocks)
+                serves = isinstance(effect.message, Blocks | Pack)
                 if serves or (victim and self._dice.chance(80)):
                     continue
             kept.append(effect)
@@ -196,10 +196,9 @@ class Twins:
 class Voter(Wrapped):
     """Votes for everything it hears of, and against it, on top of an honest machine."""
 
-    def __init__(self, inner: ValidatorLedger, seat: Seat, dice: Dice) -> None:
+    def __init__(self, inner: ValidatorLedger, dice: Dice) -> None:
         super().__init__(inner)
         self._ledger = inner
-        self._seat = seat
         self._dice = dice
         self._cast: dict[tuple[int, int, bytes], bool] = {}
 
@@ -224,6 +223,8 @@ class Voter(Wrapped):
         return super().bend(bent, now)
 
     def _vote(self, epoch: int, view: int, digest: bytes) -> list[Effect]:
+        if not self._ledger.voting.seated:
+            return []
         if digest == NO_DIGEST or (epoch, view, digest) in self._cast:
             return []
         self._cast[(epoch, view, digest)] = True
@@ -241,8 +242,8 @@ class Voter(Wrapped):
 
     def _signed(self, kind: VoteKind, epoch: int, view: int, digest: bytes) -> Vote:
         message = vote_message(self._ledger.court.chain, kind, epoch, view, digest)
-        signature = self._seat.vote_signer.sign(message)
-        return Vote(kind, epoch, view, digest, self._seat.place, signature)
+        seat = self._ledger.voting.seat
+        return Vote(kind, epoch, view, digest, seat.place, seat.vote_signer.sign(message))
 
 
 class LyingVoting(Voting):
@@ -291,10 +292,9 @@ class Usurper(ValidatorLedger):
 class Forger(Wrapped):
     """Adds votes, certificates and blocks that nobody signed."""
 
-    def __init__(self, inner: ValidatorLedger, place: int, dice: Dice) -> None:
+    def __init__(self, inner: ValidatorLedger, dice: Dice) -> None:
         super().__init__(inner)
         self._ledger = inner
-        self._place = place
         self._dice = dice
         self._answered: dict[tuple[int, int, int], bool] = {}
 
@@ -305,8 +305,9 @@ class Forger(Wrapped):
 
     def receive_message(self, node_id: NodeId, message: Message, now: Instant) -> list[Effect]:
         effects = super().receive_message(node_id, message, now)
-        if isinstance(message, Vote) and self._first(message):
-            forged = replace(message, voter=self._place, signature=self._dice.bytes(96))
+        if isinstance(message, Vote) and self._ledger.voting.seated and self._first(message):
+            place = self._ledger.voting.seat.place
+            forged = replace(message, voter=place, signature=self._dice.bytes(96))
             effects += self._to_all(forged)
             if self._dice.chance(20):
                 effects += self._to_all(CertificateMessage(self._certificate(message)))
@@ -325,7 +326,18 @@ class Forger(Wrapped):
                 for entry in effect.message.entries
             )
             return Send(effect.peer, Blocks(effect.message.request, entries))
+        if isinstance(effect, Send) and isinstance(effect.message, Pack):
+            return Send(effect.peer, self._spoilt(effect.message))
         return effect
+
+    def _spoilt(self, pack: Pack) -> Pack:
+        """Give blocks that nobody checks at once signatures that nobody made."""
+        last = len(pack.entries) - (1 if self._dice.chance(70) else 0)
+        spoilt = [
+            replace(entry, signed=replace(entry.signed, signature=self._dice.bytes(64)))
+            for entry in pack.entries[:last]
+        ]
+        return replace(pack, entries=(*spoilt, *pack.entries[last:]))
 
     def _certificate(self, vote: Vote) -> QuorumCertificate:
         size = self._ledger.court.validators.size

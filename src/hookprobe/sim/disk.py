@@ -1,8 +1,11 @@
 """A node's disk: executes `Persist`, and the node may crash between any two effects.
 
 A batch is durable when it is executed, so what a crash can do is fall before or after one; the
-world counts down executed effects and drops the rest of the list. An amnesiac disk is a new one.
+world counts down executed effects and drops the rest of the list. A disk may also be lost, or an
+old copy of it restored.
 """
+
+from copy import deepcopy
 
 from hookprobe.dsm.store import MemoryStore, Persist
 
@@ -13,6 +16,10 @@ class Disk(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.batches = 0
+
+    def copy(self) -> "Disk":
+        """Return what a backup of this moment holds."""
+        return deepcopy(self)
 
     def apply(self, batch: Persist) -> None:
         self.batches += 1

@@ -8,18 +8,12 @@ safety is judged; afterwards every honest validator must make the wanted epochs 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hookprobe.crypto.bls import Bls, BlsSigner, VoteScheme, VoteSigner
-from hookprobe.crypto.signing import Ed25519, Ed25519Signer, SignatureScheme, Signer
 from hookprobe.dsm.chain import Event
 from hookprobe.dsm.config import LedgerConfig
-from hookprobe.dsm.court import Schemes
-from hookprobe.dsm.edge import EdgeHost, EdgeKeys, EdgeLedger
+from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.effects import Effect
-from hookprobe.dsm.enrolment import NodeCertificate, issue
-from hookprobe.dsm.genesis import Genesis
-from hookprobe.dsm.steps import Seat
-from hookprobe.dsm.validator import ValidatorKeys, ValidatorLedger
-from hookprobe.dsm.validators import ValidatorEntry
+from hookprobe.dsm.scribe import ChainHost
+from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.sim.byzantine import (
     Forger,
     Liar,
@@ -29,17 +23,17 @@ from hookprobe.sim.byzantine import (
     Voter,
     Withholder,
 )
+from hookprobe.sim.churn import Churn
 from hookprobe.sim.dice import Dice
 from hookprobe.sim.disk import Disk
 from hookprobe.sim.invariants import Invariants
+from hookprobe.sim.mesh import EPOCH_US, START, Keys, Mesh
 from hookprobe.sim.network import Network, Partition, Weather
-from hookprobe.sim.signatures import SimulatedSignatures, SimulatedVotes
 from hookprobe.sim.world import Host, Machine, World
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import DAY, MILLISECOND, SECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
-START = Instant(1_700_000_000 * SECOND)
-EPOCH_US = SECOND
+CHURN_SALT = 0x9E3779B97F4A7C15
 LIVENESS_US = 60 * SECOND
 ROLES = ("silent", "twins", "voter", "withholder", "liar", "usurper", "forger")
 
@@ -59,6 +53,9 @@ CONFIG = LedgerConfig(
     push_retry_us=300 * MILLISECOND,
     disconnect_us=2 * SECOND,
     recovery_wait_us=500 * MILLISECOND,
+    # Chain time turns a page every second, so that runs of a dozen epochs prune.
+    partition_us=SECOND,
+    keep_blocks=9,
 )
 
 
@@ -76,6 +73,8 @@ class Profile:
         config: Timers of all honest nodes.
         stormy: Whether there are network faults and crashes.
         fork_percent: How many of the edges are twins that fork their chain.
+        churn_percent: In how many runs the validator set changes.
+        churn_epochs: How many epochs such a run must make final.
         calm_delay_max_us: Largest delay after the network has calmed down.
     """
 
@@ -88,12 +87,15 @@ class Profile:
     config: LedgerConfig = CONFIG
     stormy: bool = True
     fork_percent: int = 20
+    churn_percent: int = 0
+    churn_epochs: int = 14
     calm_delay_max_us: int = 20_000
 
 
-FAST = Profile("fast")
-REAL = Profile("real", sizes=(4, 4, 4, 4, 4, 4, 7, 10), real=True)
-PROFILES = {profile.name: profile for profile in (FAST, REAL)}
+FAST = Profile("fast", churn_percent=3)
+CHURN = Profile("churn", sizes=(4, 4, 4, 5, 7), churn_percent=100)
+REAL = Profile("real", sizes=(4, 4, 4, 4, 4, 4, 7, 10), real=True, churn_percent=10)
+PROFILES = {profile.name: profile for profile in (FAST, CHURN, REAL)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,69 +109,6 @@ class Outcome:
     epochs: int
     violations: tuple[str, ...]
     counts: tuple[tuple[str, int], ...]
-
-
-class Keys:
-    """All keys of one simulated mesh, real or simulated."""
-
-    def __init__(self, seed: int, *, real: bool) -> None:
-        self._seed = seed
-        self._real = real
-        self._simulated = SimulatedSignatures()
-        self._simulated_votes = SimulatedVotes()
-        signatures: SignatureScheme = Ed25519() if real else self._simulated
-        votes: VoteScheme = Bls() if real else self._simulated_votes
-        self.schemes = Schemes(signatures, votes)
-
-    def signer(self, name: str) -> Signer:
-        return Ed25519Signer(self._secret(name)) if self._real else self._simulated.signer(name)
-
-    def vote_signer(self, name: str) -> VoteSigner:
-        if self._real:
-            return BlsSigner(self._secret(name))
-        return self._simulated_votes.signer(name)
-
-    def _secret(self, name: str) -> bytes:
-        return Dice(self._seed * 1_000_003 + int.from_bytes(name.encode(), "big")).bytes(32)
-
-
-class Mesh:
-    """Genesis and keys of one simulated mesh."""
-
-    def __init__(self, size: int, keys: Keys) -> None:
-        self.keys = keys
-        self.names = tuple(NodeId(f"v{place:02}") for place in range(size))
-        self.authority = keys.signer("authority")
-        entries = []
-        for name in self.names:
-            voter = keys.vote_signer(name)
-            public = keys.signer(name).public_key
-            entries.append(ValidatorEntry(name, public, voter.public_key, voter.prove_possession()))
-        self.genesis = Genesis(
-            name="simulated",
-            start=START,
-            epoch_duration_us=EPOCH_US,
-            ca_keys=(self.authority.public_key,),
-            validators=tuple(entries),
-            dev=size < 4,
-        )
-        self.chain = self.genesis.chain_id()
-
-    def validator_keys(self, name: NodeId) -> ValidatorKeys:
-        return ValidatorKeys(name, self.keys.signer(name), self.keys.vote_signer(name))
-
-    def edge_keys(self, name: NodeId) -> EdgeKeys:
-        signer = self.keys.signer(name)
-        certificate = NodeCertificate(
-            chain=self.chain,
-            node_id=name,
-            role="edge",
-            tenant="tenant",
-            key=signer.public_key,
-            not_before_ms=(START - DAY) // MILLISECOND,
-            not_after_ms=(START + DAY) // MILLISECOND,
-        )
-        return EdgeKeys(name, signer, issue(certificate, self.authority))
 
 
 class Scenario:
@@ -200,15 +139,30 @@ class Scenario:
         network = Network(Dice(dice.word()), self._weather, partitions)
         recode = 1 if profile.real else 37
         self.world = World(network, Dice(dice.word()), START, self._watch, recode)
+        churns = Dice(seed ^ CHURN_SALT)
+        self.churn = Churn(self._mesh, self.world, Dice(churns.word()), calm)
+        if churns.chance(profile.churn_percent):
+            self.churn.draw()
+        self._amnesiac: tuple[NodeId, ...] = ()
         self._validators = self._make_validators()
         self._edges = self._make_edges()
+        if self.churn.candidates:
+            self.churn.plan(START + EPOCH_US // 2)
         honest: dict[str, bool] = {
-            host.name: True for host in self.world.hosts.values() if host.honest
+            host.name: True
+            for host in self.world.hosts.values()
+            if host.honest and host.name not in self._amnesiac
         }
-        self.invariants = Invariants(self._validators, honest)
+        # A view takes three delays; half of a timer is left for what has to be fetched.
+        prompt = 6 * profile.calm_delay_max_us <= profile.config.view_timeout_us
+        self.invariants = Invariants(
+            self._validators, honest, self._mesh.genesis, calm if prompt else None
+        )
 
     def _watch(self, host: Host, seen: Effect) -> None:
+        self.invariants.note_time(host, seen, self.world.now)  # type: ignore[arg-type]
         self.invariants.watch(host, seen)  # type: ignore[arg-type]  # only observations come here
+        self.churn.watch(host, seen)  # type: ignore[arg-type]
 
     def _draw_weather(self, calm: int) -> Weather:
         dice = self._dice
@@ -238,15 +192,23 @@ class Scenario:
         if self.profile.byzantine_extra:
             count = faults + self.profile.byzantine_extra
         traitors = dice.sample(names, count)
-        hosts = []
-        for place, name in enumerate(names):
-            friends = tuple(other for other in names if other != name)
+        # A validator whose disk falls back in time is one of the f: peers make it abstain, if
+        # they saw it vote, and whether they are honest is not known.
+        loyal = [name for name in names if name not in traitors]
+        if count < faults and self.profile.stormy and dice.chance(25):
+            self._amnesiac = (dice.pick(loyal),)
+        hosts, everybody = [], (*names, *self.churn.candidates)
+        for name in everybody:
+            friends = tuple(other for other in everybody if other != name)
             traitor = name in traitors
-            build = self._traitor(place, name) if traitor else self._honest_build(name)
+            build = self._traitor(name) if traitor else self._honest_build(name)
             host = Host(name, build, not traitor, friends)
             if host.honest and self.profile.stormy:
                 host.skew_us = dice.between(-100, 100) * MILLISECOND
                 self._plan_crashes(host)
+                self._plan_clock_step(host)
+                if name in self._amnesiac:
+                    self._plan_rollback(host, empty=dice.chance(50))
             self.world.add(host)
             hosts.append(host)
         return hosts
@@ -257,16 +219,15 @@ class Scenario:
     def _ledger(
         self, ledger_type: type[ValidatorLedger], name: NodeId, disk: Disk
     ) -> ValidatorLedger:
-        mesh = self._mesh
+        mesh, salt = self._mesh, Dice(self.seed * 131 + int.from_bytes(name.encode(), "big"))
+        host = ChainHost(disk, salt.bytes)
         return ledger_type(
-            mesh.genesis, mesh.validator_keys(name), mesh.keys.schemes, disk, self.profile.config
+            mesh.genesis, mesh.validator_keys(name), mesh.keys.schemes, host, self.profile.config
         )
 
-    def _traitor(self, place: int, name: NodeId) -> Callable[[Disk], Machine]:
+    def _traitor(self, name: NodeId) -> Callable[[Disk], Machine]:
         role = self._dice.pick(self.profile.roles)
         dice = Dice(self._dice.word())
-        keys = self._mesh.validator_keys(name)
-        seat = Seat(place, keys.signer, keys.vote_signer)
 
         def build(disk: Disk) -> Machine:
             def honest(own: Disk) -> ValidatorLedger:
@@ -276,15 +237,15 @@ class Scenario:
                 case "twins":
                     return Twins(honest, dice)
                 case "voter":
-                    return Voter(honest(disk), seat, dice)
+                    return Voter(honest(disk), dice)
                 case "withholder":
                     return Withholder(honest(disk), dice)
                 case "liar":
                     return self._ledger(Liar, name, disk)
                 case "usurper":
-                    return Voter(self._ledger(Usurper, name, disk), seat, dice)
+                    return Voter(self._ledger(Usurper, name, disk), dice)
                 case "forger":
-                    return Forger(honest(disk), place, dice)
+                    return Forger(honest(disk), dice)
                 case _:
                     return Silent()
 
@@ -301,6 +262,31 @@ class Scenario:
 
             self.world.at(when, arm)
 
+    def _plan_rollback(self, host: Host, *, empty: bool) -> None:
+        """Lose a disk, or restore an old copy of it."""
+        span = self._weather.calm_at - START
+        first, second = sorted((self._dice.below(span), self._dice.below(span)))
+        copies: list[Disk] = []
+        if not empty:
+            self.world.at(START + first, lambda: copies.append(host.disk.copy()))
+
+        def lose() -> None:
+            # Nobody puts a new disk in within the second that numbers an incarnation.
+            host.down_us = max(host.down_us, 1_100 * MILLISECOND)
+            self.world.crash(host)
+            host.disk = copies[0] if copies else Disk()
+
+        self.world.at(START + second + 1, lose)
+
+    def _plan_clock_step(self, host: Host) -> None:
+        """Set a clock wrong for a while; when the network calms down time is set right again."""
+        if not self._dice.chance(15):
+            return
+        right, wrong = host.skew_us, self._dice.between(-3_000, 3_000) * MILLISECOND
+        when = START + self._dice.below(self._weather.calm_at - START)
+        self.world.at(when, lambda: self.world.set_clock(host, wrong))
+        self.world.at(self._weather.calm_at, lambda: self.world.set_clock(host, right))
+
     def _make_edges(self) -> list[Host]:
         dice = self._dice
         hosts = []
@@ -312,6 +298,8 @@ class Scenario:
             host = Host(name, build, not forks, friends)
             if not forks and self.profile.stormy:
                 self._plan_crashes(host)
+                if dice.chance(10):
+                    self._plan_rollback(host, empty=True)
             self.world.add(host)
             hosts.append(host)
             self._plan_events(host)
@@ -322,7 +310,7 @@ class Scenario:
         keys = mesh.edge_keys(name)
 
         def build(disk: Disk) -> Machine:
-            host = EdgeHost(disk, salt.bytes)
+            host = ChainHost(disk, salt.bytes)
             return EdgeLedger(mesh.genesis, keys, mesh.keys.schemes, host, self.profile.config)
 
         if twins:
@@ -356,6 +344,8 @@ class Scenario:
             self.world.boot(host)
         end = self._weather.calm_at + LIVENESS_US
         finished = self.world.run_until(end, self._finished)
+        if finished and not self.invariants.violations:
+            self.invariants.conclude(self._edges, self._mesh.keys.schemes)
         violations = list(self.invariants.violations)
         if not finished and not violations:
             reached = {host.name: self._reached(host) for host in self._validators if host.honest}
@@ -375,7 +365,7 @@ class Scenario:
             return True
         if self.world.now < self._weather.calm_at:
             return False
-        wanted = self.profile.epochs
+        wanted = self.profile.churn_epochs if self.churn.candidates else self.profile.epochs
         return all(self._reached(host) >= wanted for host in self._validators if host.honest)
 
     def _reached(self, host: Host) -> int:

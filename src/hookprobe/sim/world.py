@@ -12,7 +12,8 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from hookprobe.dsm.effects import Disconnect, Effect, Observation, Send
-from hookprobe.dsm.messages import Message, decode, encode
+from hookprobe.dsm.frames import decode, encode
+from hookprobe.dsm.messages import Message
 from hookprobe.dsm.store import Persist
 from hookprobe.sim.dice import Dice
 from hookprobe.sim.disk import Disk
@@ -173,6 +174,12 @@ class World:
 
     def _clock(self, host: Host) -> Instant:
         return Instant(self.now + host.skew_us)
+
+    def set_clock(self, host: Host, skew_us: int) -> None:
+        """Step a host's clock; its timers are set anew."""
+        host.skew_us = skew_us
+        host.wake_at = None
+        self._schedule(host)
 
     # -- effects ----------------------------------------------------------------------------
 

@@ -13,20 +13,26 @@ from hookprobe.dsm.certificate import (
 from hookprobe.dsm.chain import Event
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.court import Court, convene
-from hookprobe.dsm.edge import EdgeHost, EdgeLedger
+from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.effects import Disconnect, Effect, Send
 from hookprobe.dsm.enrolment import Enrolment
-from hookprobe.dsm.messages import Message, decode, encode
+from hookprobe.dsm.frames import decode, encode
+from hookprobe.dsm.history import History
+from hookprobe.dsm.messages import Message
 from hookprobe.dsm.microblock import NO_PARENT, Microblock, SignedBlock, sign_block
+from hookprobe.dsm.misbehaviour import Verdict, judge
+from hookprobe.dsm.roll import Roll
+from hookprobe.dsm.scribe import ChainHost
 from hookprobe.dsm.store import MemoryStore, Persist
 from hookprobe.dsm.validator import ValidatorLedger
-from hookprobe.sim.scenario import CONFIG, START, Keys, Mesh
+from hookprobe.sim.mesh import START, Keys, Mesh
+from hookprobe.sim.scenario import CONFIG
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
+from hookprobe.wire.instant import DAY, MILLISECOND, SECOND, Instant
 
 NOW = Instant(START + SECOND)
 EDGE = NodeId("edge")
-QUICK = replace(CONFIG, cut_grace_us=0)
+QUICK = replace(CONFIG, cut_grace_us=0, partition_us=DAY)
 
 
 def mesh_of(size: int = 4, *, real: bool = False) -> Mesh:
@@ -35,6 +41,18 @@ def mesh_of(size: int = 4, *, real: bool = False) -> Mesh:
 
 def court_of(mesh: Mesh) -> Court:
     return convene(mesh.genesis, mesh.keys.schemes)
+
+
+def host_of(store: MemoryStore) -> ChainHost:
+    return ChainHost(store, lambda count: b"s" * count)
+
+
+def history_of(mesh: Mesh) -> History:
+    return History(mesh.genesis, court_of(mesh), MemoryStore())
+
+
+def judged(evidence: bytes, court: Court, epochs: int = 1) -> Verdict:
+    return judge(evidence, Roll(court), range(epochs))
 
 
 def enrolment_of(mesh: Mesh, node: str = EDGE) -> Enrolment:
@@ -108,7 +126,7 @@ class Net:
             self.mesh.genesis,
             self.mesh.validator_keys(name),
             self.mesh.keys.schemes,
-            store,
+            host_of(store),
             self.config,
         )
         self._boot(name, ledger)
@@ -116,7 +134,7 @@ class Net:
 
     def boot_edge(self, name: NodeId = EDGE) -> EdgeLedger:
         store = self.stores.setdefault(name, MemoryStore())
-        host = EdgeHost(store, lambda count: b"s" * count)
+        host = host_of(store)
         keys = self.mesh.edge_keys(name)
         ledger = EdgeLedger(self.mesh.genesis, keys, self.mesh.keys.schemes, host, self.config)
         self._boot(name, ledger)

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from tests.unit.dsm.kit import NOW, QUICK, certificate_of, court_of, mesh_of
+from tests.unit.dsm.kit import NOW, QUICK, certificate_of, court_of, history_of, judged, mesh_of
 
 from hookprobe.dsm.certificate import NO_DIGEST, QuorumCertificate, VoteKind, vote_message
 from hookprobe.dsm.checkpoint import Checkpoint, Content, Header, header_hash
 from hookprobe.dsm.consensus import Simplex
 from hookprobe.dsm.effects import CheckpointProposed, ViewChanged, Voted
-from hookprobe.dsm.history import History
 from hookprobe.dsm.messages import Proposal, Vote
-from hookprobe.dsm.misbehaviour import Fault, judge, proposal_statement
+from hookprobe.dsm.misbehaviour import Fault, proposal_statement
 from hookprobe.dsm.steps import Accused, Broadcast, Decided, Opinion, Seat, Step
 from hookprobe.dsm.store import MemoryStore, Persist, Table
 from hookprobe.dsm.votelog import load_memory
@@ -27,7 +26,7 @@ EMPTY = Content((), (), ())
 
 
 def checkpoint(author: int, stamp: int = 0) -> Checkpoint:
-    history = History(COURT, MemoryStore())
+    history = history_of(MESH)
     header = Header(
         chain=MESH.chain,
         epoch=0,
@@ -133,7 +132,7 @@ def test_an_equivocating_leader_gets_one_vote_and_an_accusation_that_holds() -> 
     assert votes_in(steps) == []
     accused = [item for item in steps if isinstance(item, Accused)]
     assert accused[0].evidence is not None
-    verdict = judge(accused[0].evidence, COURT)
+    verdict = judged(accused[0].evidence, COURT)
     assert (verdict.fault, verdict.offender) == (Fault.PROPOSALS, MESH.names[0])
 
 
@@ -143,7 +142,7 @@ def test_a_double_vote_is_evidence_and_a_forged_double_vote_is_not() -> None:
     steps = simplex.receive_vote(vote(VoteKind.NOTARIZE, 1, OTHER.hash, 1), NOW)
     accused = [item for item in steps if isinstance(item, Accused)]
     assert accused[0].evidence is not None
-    assert judge(accused[0].evidence, COURT).fault is Fault.VOTES
+    assert judged(accused[0].evidence, COURT).fault is Fault.VOTES
     forged = replace(vote(VoteKind.NOTARIZE, 1, OTHER.hash, 2), signature=bytes(96))
     simplex.receive_vote(vote(VoteKind.NOTARIZE, 1, FIRST.hash, 2), NOW)
     assert simplex.receive_vote(forged, NOW) == [Accused(2, None)]

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from tests.unit.dsm.kit import EDGE, NOW, chain_of, court_of, enrolment_of, mesh_of
+from tests.unit.dsm.kit import EDGE, NOW, chain_of, court_of, enrolment_of, history_of, mesh_of
 
 from hookprobe.dsm.checkpoint import Checkpoint, Content, Range, header_hash
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.content import ContentJudge
 from hookprobe.dsm.cut import Cut, SignedCut, sign_cut
-from hookprobe.dsm.history import History
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.microblock import LaneKey, SignedBlock, sign_block
 from hookprobe.dsm.misbehaviour import fork_evidence
@@ -30,7 +29,7 @@ def judge_with(blocks: list[SignedBlock], *, name: NodeId = LEADER) -> ContentJu
     for block in blocks:
         book.insert(block, solicited=True)
     author = (name, MESH.keys.signer(name))
-    return ContentJudge(COURT, History(COURT, MemoryStore()), book, author, 50)
+    return ContentJudge(history_of(MESH), book, author, 50)
 
 
 def cut_of(place: int, seq: int, evidence: tuple[bytes, ...] = ()) -> SignedCut:
@@ -53,7 +52,7 @@ def good() -> Checkpoint:
 
 def signed(checkpoint: Checkpoint, content: Content, ids: list[bytes]) -> Checkpoint:
     """Return a checkpoint whose header fits this content: only the rules can refuse it."""
-    history = History(COURT, MemoryStore())
+    history = history_of(MESH)
     header = history.header(content, ids, LEADER)
     raw = header.encode()
     hashed = header_hash(raw)

@@ -4,12 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.dsm.kit import EDGE, NOW, chain_of, court_of, enrolment_of, mesh_of
+from tests.unit.dsm.kit import EDGE, NOW, chain_of, court_of, enrolment_of, judged, mesh_of
 
 from hookprobe.dsm.checkpoint import parse_header
 from hookprobe.dsm.enrolment import Head, check_enrolment, parse_enrolment
+from hookprobe.dsm.frames import decode
 from hookprobe.dsm.genesis import decode_genesis
-from hookprobe.dsm.messages import FRAME_MAX_BYTES, Blocks, decode
+from hookprobe.dsm.messages import FRAME_MAX_BYTES, Blocks
 from hookprobe.dsm.microblock import (
     Microblock,
     NeuroBinding,
@@ -20,7 +21,7 @@ from hookprobe.dsm.microblock import (
     sign_block,
     verify_block,
 )
-from hookprobe.dsm.misbehaviour import fork_evidence, judge
+from hookprobe.dsm.misbehaviour import fork_evidence
 from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.errors import LimitExceededError, RemoteError, VerificationError
 from hookprobe.wire import canonical
@@ -225,21 +226,21 @@ def test_evidence_has_one_encoding_and_no_byte_of_it_can_change() -> None:
     rival = sign_block(replace(one[1].block, payload_hash=b"z" * 32), MESH.keys.signer(EDGE))
     evidence = fork_evidence(enrolment_of(MESH), one[1], rival)
     assert evidence == fork_evidence(enrolment_of(MESH), rival, one[1])
-    assert judge(evidence, COURT).offender == EDGE
+    assert judged(evidence, COURT).offender == EDGE
     for place in range(0, len(evidence), 5):
         changed = evidence[:place] + bytes((evidence[place] ^ 1,)) + evidence[place + 1 :]
         with pytest.raises(RemoteError):
-            judge(changed, COURT)
+            judged(changed, COURT)
 
 
 def test_an_honest_pair_is_no_evidence() -> None:
     one = chain_of(MESH, 3)
     for first, second in ((one[1], one[2]), (one[1], one[1])):
         with pytest.raises(RemoteError):
-            judge(fork_evidence(enrolment_of(MESH), first, second), COURT)
+            judged(fork_evidence(enrolment_of(MESH), first, second), COURT)
     stranger = chain_of(MESH, 2, node="other", salt=3)[1]
     with pytest.raises(RemoteError):
-        judge(fork_evidence(enrolment_of(MESH), one[1], stranger), COURT)
+        judged(fork_evidence(enrolment_of(MESH), one[1], stranger), COURT)
 
 
 def test_frames_are_limited() -> None:
@@ -274,7 +275,7 @@ def test_the_halves_of_evidence_have_one_order_and_differ() -> None:
             writer.block16(half)
         return writer.finish()
 
-    assert judge(evidence(first, second), COURT).offender == EDGE
+    assert judged(evidence(first, second), COURT).offender == EDGE
     for wrong in (evidence(second, first), evidence(first, first), evidence(first)):
         with pytest.raises(RemoteError):
-            judge(wrong, COURT)
+            judged(wrong, COURT)

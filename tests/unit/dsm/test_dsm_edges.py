@@ -70,14 +70,14 @@ def test_a_receipt_for_other_blocks_is_refused() -> None:
     ids = [
         entry.signed.id for entry in edge.chain.entries(covered.inc, covered.first, covered.last)
     ]
-    check_receipt(receipt, ids, edge.court)
+    check_receipt(receipt, ids, edge.roll)
     with pytest.raises(VerificationError, match="these blocks"):
-        check_receipt(receipt, ids[:-1], edge.court)
+        check_receipt(receipt, ids[:-1], edge.roll)
     with pytest.raises(VerificationError):
-        check_receipt(receipt, [b"x" * 32, *ids[1:]], edge.court)
+        check_receipt(receipt, [b"x" * 32, *ids[1:]], edge.roll)
     other = replace(receipt.certificate, view=receipt.certificate.view + 1)
     with pytest.raises(VerificationError, match="aggregate"):
-        check_receipt(replace(receipt, certificate=other), ids, edge.court)
+        check_receipt(replace(receipt, certificate=other), ids, edge.roll)
 
 
 def test_an_edge_ignores_a_forged_receipt() -> None:

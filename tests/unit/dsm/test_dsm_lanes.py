@@ -1,13 +1,13 @@
 from dataclasses import replace
 
 import pytest
-from tests.unit.dsm.kit import EDGE, chain_of, court_of, mesh_of
+from tests.unit.dsm.kit import EDGE, chain_of, court_of, judged, mesh_of
 
 from hookprobe.dsm.checkpoint import Range
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.lanes import LaneBook, Status
 from hookprobe.dsm.microblock import SignedBlock, sign_block
-from hookprobe.dsm.misbehaviour import Fault, judge
+from hookprobe.dsm.misbehaviour import Fault
 from hookprobe.dsm.store import MemoryStore, Persist, Table
 from hookprobe.errors import LimitExceededError, VerificationError
 
@@ -90,7 +90,7 @@ def test_a_fork_gives_evidence_that_verifies_and_accuses_the_node() -> None:
     rival = replace(chain_of(MESH, 3)[2].block, payload_hash=b"z" * 32)
     found = lanes.insert(sign_block(rival, MESH.keys.signer(EDGE)), solicited=False)
     assert found.fork is not None
-    verdict = judge(found.fork, COURT)
+    verdict = judged(found.fork, COURT)
     assert (verdict.fault, verdict.offender, verdict.lane, verdict.seq) == (
         *(Fault.FORK, EDGE, LANE, 3),
     )
@@ -102,7 +102,7 @@ def test_a_fork_of_first_blocks_gives_evidence() -> None:
     fill(lanes, chain_of(MESH, 1))
     found = lanes.insert(chain_of(MESH, 1, salt=9)[0], solicited=False)
     assert found.fork is not None
-    assert judge(found.fork, COURT).seq == 1
+    assert judged(found.fork, COURT).seq == 1
 
 
 def test_a_second_block_with_a_final_number_is_a_fork() -> None:
@@ -115,7 +115,7 @@ def test_a_second_block_with_a_final_number_is_a_fork() -> None:
     rival = replace(blocks[1].block, payload_hash=b"z" * 32)
     found = lanes.insert(sign_block(rival, MESH.keys.signer(EDGE)), solicited=False)
     assert found.fork is not None
-    assert judge(found.fork, COURT).seq == 2
+    assert judged(found.fork, COURT).seq == 2
 
 
 def test_a_path_is_one_chain_from_the_final_block_to_the_stated_head() -> None:

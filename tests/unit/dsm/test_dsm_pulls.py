@@ -33,8 +33,8 @@ def asked(sends: list[Send]) -> GetRange:
     return message
 
 
-def puller_with(head: bytes = NO_PARENT, first: int = 2) -> tuple[Puller, GetRange]:
-    puller = Puller(LedgerConfig())
+def puller_with(head: bytes = NO_PARENT, first: int = 2) -> tuple[Puller[BlockEntry], GetRange]:
+    puller: Puller[BlockEntry] = Puller(LedgerConfig())
     return puller, asked(puller.want(Pull(LANE, first, 5, head, [A, B]), NOW))
 
 
@@ -110,7 +110,7 @@ def test_an_empty_answer_and_a_lost_link_move_on_at_once() -> None:
 
 
 def test_requests_are_limited_and_each_range_is_asked_for_once() -> None:
-    puller = Puller(replace(LedgerConfig(), requests_max=3))
+    puller: Puller[BlockEntry] = Puller(replace(LedgerConfig(), requests_max=3))
     for inc in range(1, 9):
         puller.want(Pull((EDGE, inc), 1, 5, NO_PARENT, [A]), NOW)
         assert puller.want(Pull((EDGE, inc), 1, 5, NO_PARENT, [A]), NOW) == []

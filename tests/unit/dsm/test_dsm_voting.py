@@ -1,7 +1,7 @@
 """When a validator opens an epoch, what it reports, and when it keeps silent."""
 
 import pytest
-from tests.unit.dsm.kit import NOW, QUICK, Net, mesh_of
+from tests.unit.dsm.kit import NOW, QUICK, Net, host_of, mesh_of
 
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.cut import Cut, SignedCut, sign_cut
@@ -11,7 +11,7 @@ from hookprobe.dsm.microblock import LaneKey
 from hookprobe.dsm.store import MemoryStore
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.dsm.voting import EARLY_MAX
-from hookprobe.sim.scenario import START
+from hookprobe.sim.mesh import START
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
 
@@ -22,7 +22,7 @@ V0, V1, V2, V3 = MESH.names
 def ledger() -> ValidatorLedger:
     """Return v00, linked to all others, before any of them said anything."""
     node = ValidatorLedger(
-        MESH.genesis, MESH.validator_keys(V0), MESH.keys.schemes, MemoryStore(), QUICK
+        MESH.genesis, MESH.validator_keys(V0), MESH.keys.schemes, host_of(MemoryStore()), QUICK
     )
     for name in (V1, V2, V3):
         node.peer_connected(name, Instant(START))
@@ -115,7 +115,7 @@ def test_a_leader_silent_for_long_gets_little_time_and_only_while_others_are_act
     node.history.next_epoch = 20
     voting.begin()
     assert voting._leader_timeout(3) is None
-    voting.note_signers([1, 2], 19)
+    voting.note_signers([V1, V2], 19)
     assert voting._leader_timeout(3) == QUICK.silent_leader_timeout_us
     assert voting._leader_timeout(1) is None
     assert voting._leader_timeout(0) is None

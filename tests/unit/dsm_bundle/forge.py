@@ -24,6 +24,7 @@ from hookprobe.dsm.genesis import Genesis
 from hookprobe.dsm.messages import Receipt
 from hookprobe.dsm.microblock import NeuroBinding, SignedBlock, decode_block
 from hookprobe.dsm.receipts import build_tree, encode_receipt
+from hookprobe.dsm.roll import SetChange
 from hookprobe.dsm.store import MemoryStore, Persist, Table
 from hookprobe.dsm.validators import ValidatorEntry, ValidatorSet
 from hookprobe.wire.identifiers import NodeId
@@ -81,6 +82,7 @@ class Mesh:
     name: str = "mesh"
     genesis: Genesis = field(init=False)
     epoch: int = 0
+    places: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         members = tuple(entry(place) for place in range(self.size))
@@ -90,10 +92,11 @@ class Mesh:
         )
         self.chain = self.genesis.chain_id()
         self.validators_hash = ValidatorSet(members).hash
+        self.places = tuple(range(self.size))
 
     @property
     def quorum(self) -> int:
-        return self.size - (self.size - 1) // 3
+        return len(self.places) - (len(self.places) - 1) // 3
 
     def certify(
         self,
@@ -110,9 +113,9 @@ class Mesh:
         message = vote_message(
             said["chain"], kind, said["epoch"], said["view"], header_hash(write(said["header"]))
         )
-        votes = [vote_signer(place).sign(message) for place in chosen]
+        votes = [vote_signer(self.places[place]).sign(message) for place in chosen]
         return {
-            "bitmap": encode_bitmap(chosen, self.size).hex(),
+            "bitmap": encode_bitmap(chosen, len(self.places)).hex(),
             "signature": Bls().aggregate(votes).hex(),
             "view": 1,
         }
@@ -221,6 +224,49 @@ def certificate_of(mesh: Mesh, header: Document) -> QuorumCertificate:
         bytes.fromhex(found["bitmap"]),
         bytes.fromhex(found["signature"]),
     )
+
+
+def set_of(places: Sequence[int]) -> ValidatorSet:
+    return ValidatorSet([entry(place) for place in places])
+
+
+def change_document(mesh: Mesh, epoch: int, places: Sequence[int]) -> Document:
+    """Return the line of a header of the present set that names these members as the next one."""
+    header = header_document(mesh, epoch, [])
+    header["next_validators_hash"] = set_of(places).hash.hex()
+    return {
+        "certificate": mesh.certify(header),
+        "header": header,
+        "type": "change",
+        "validators": json.loads(set_of(places).encode()),
+    }
+
+
+def turn(mesh: Mesh, writers: Sequence[Writer], places: Sequence[int]) -> None:
+    """Change the validator set in a checkpoint without blocks; the writers hear of it."""
+    document = change_document(mesh, mesh.epoch, places)
+    raw = write(document["header"])
+    certificate = certificate_of(mesh, document["header"])
+    change = SetChange(raw, certificate, set_of(places).encode())
+    row = (Table.CHANGES, mesh.epoch.to_bytes(8, "big"), change.encode())
+    for writer in writers:
+        writer.store.apply(Persist((row,)))
+    mesh.places, mesh.validators_hash = tuple(places), set_of(places).hash
+    mesh.epoch += 2
+
+
+def turning(mesh: Mesh) -> bytes:
+    """A bundle over two changes of the set: one joins, then one leaves."""
+    writer = Writer(mesh)
+    writer.append(Event("scan", b"under the first set"))
+    seal(mesh, [(writer, writer.blocks)])
+    turn(mesh, [writer], (0, 1, 2, 3, 4))
+    writer.append(Event("scan", b"under the second"))
+    seal(mesh, [(writer, writer.blocks[2:])])
+    turn(mesh, [writer], (1, 2, 3, 4))
+    writer.append(Event("scan", b"under the third"))
+    seal(mesh, [(writer, writer.blocks[3:])])
+    return export_bundle(mesh.genesis, EDGE, writer.store)
 
 
 NEURO = NeuroBinding("ab" * 32, "cd" * 32, "ef" * 16)

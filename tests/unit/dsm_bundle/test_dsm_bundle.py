@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.dsm_bundle.attacks import MESH, enrolled, sample_bytes
+from tests.unit.dsm_bundle.change_attacks import turning_bytes
 from tests.unit.dsm_bundle.forge import (
     CA,
     EDGE,
@@ -59,6 +60,14 @@ def test_meshes_of_any_size_prove(size: int) -> None:
     mesh = Mesh(size)
     report = BundleVerifier(schemes(), mesh.chain).check(sample(mesh))
     assert (report.voters, report.validators) == (mesh.quorum, size)
+
+
+def test_a_bundle_proves_across_changes_of_the_validator_set() -> None:
+    report = verifier.check(turning_bytes())
+    assert (report.blocks, report.epochs) == (4, (0, 4, 8))
+    assert (report.voters, report.validators) == (3, 4)
+    kinds = [document["type"] for document in read(turning_bytes())]
+    assert kinds.count("change") == 2
 
 
 @pytest.mark.parametrize("signers", [(0, 1, 2), (0, 1, 3), (1, 2, 3), (0, 1, 2, 3)])

@@ -2,6 +2,7 @@
 
 import pytest
 from tests.unit.dsm_bundle.attacks import MESH, Attack, attacks, sample_bytes
+from tests.unit.dsm_bundle.change_attacks import change_attacks
 from tests.unit.dsm_bundle.forge import schemes
 
 from hookprobe.dsm.bundle import BundleVerifier
@@ -16,7 +17,7 @@ def fault(data: bytes) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize("attack", attacks(), ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [*attacks(), *change_attacks()], ids=lambda attack: attack.name)
 def test_attacks_are_refused_at_their_line(attack: Attack) -> None:
     assert attack.data != sample_bytes()
     assert fault(attack.data).startswith(f"line {attack.line}: ")

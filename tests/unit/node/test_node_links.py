@@ -3,7 +3,8 @@
 from hookprobe.crypto.agreement import AgreementKey, MlKem
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
 from hookprobe.dsm.effects import Disconnect, Effect, Send
-from hookprobe.dsm.messages import GetHeads, encode
+from hookprobe.dsm.frames import encode
+from hookprobe.dsm.messages import GetHeads
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, SessionUp, Transmit
 from hookprobe.htp.endpoint import Endpoint

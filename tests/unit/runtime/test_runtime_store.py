@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hookprobe.dsm.store import MemoryStore, Persist, StoreReader, Table
+from hookprobe.dsm.store import PARTITIONS, MemoryStore, Persist, StoreReader, Table, Write
 from hookprobe.errors import HostError
 from hookprobe.runtime.sqlite_store import FILE_NAME, SqliteStore
 
@@ -40,6 +41,73 @@ def test_answers_like_the_store_in_memory(tmp_path: Path) -> None:
     reopened = SqliteStore(tmp_path)
     assert contents(reopened) == contents(memory)
     reopened.close()
+
+
+def everything(store: StoreReader) -> dict[Table, list[tuple[bytes, bytes]]]:
+    return {table: list(store.scan(table, b"", b"\xff" * 9, 1000)) for table in Table}
+
+
+def drawn_batch(dice: random.Random, partition: int) -> Persist:
+    # Rows of partitioned tables never change, so the value is a function of the key.
+    keys = [bytes([dice.randrange(40)]) for _ in range(6)]
+    tables = [Table.BLOCKS, Table.CONTENTS, Table.META]
+    writes: list[Write] = [
+        (dice.choice(tables), key, None if dice.random() < 0.2 else b"value of " + key)
+        for key in keys
+    ]
+    if dice.random() < 0.5:
+        return Persist(tuple(writes))
+    drops = [(table, partition - dice.randrange(3) * span) for table, span in PARTITIONS.items()]
+    return Persist(tuple(writes), partition, tuple(drops) if dice.random() < 0.7 else ())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_partitions_open_and_drop_like_those_in_memory(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    sqlite, memory = SqliteStore(tmp_path), MemoryStore()
+    partition = 19_000
+    for _ in range(25):
+        batches = []
+        for _ in range(dice.randrange(1, 4)):
+            partition += dice.choice((0, 0, 1, 1, 2, 31))
+            batches.append(drawn_batch(dice, partition))
+        sqlite.apply(batches)
+        for batch in batches:
+            memory.apply(batch)
+        assert everything(sqlite) == everything(memory)
+        if dice.random() < 0.2:
+            sqlite.close()
+            sqlite = SqliteStore(tmp_path)
+    reader = SqliteStore(tmp_path, read_only=True)
+    assert everything(reader) == everything(memory)
+    reader.close()
+    sqlite.close()
+
+
+def test_a_dropped_partition_takes_its_rows_and_no_others(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.apply([Persist(((Table.BLOCKS, b"old", b"1"), (Table.META, b"old", b"1")))])
+    store.apply([Persist(((Table.BLOCKS, b"day 7", b"2"),), opens=7)])
+    store.apply([Persist(((Table.BLOCKS, b"day 8", b"3"),), opens=8, drops=((Table.BLOCKS, 7),))])
+    kept = [key for key, _ in store.scan(Table.BLOCKS, b"", b"\xff", 9)]
+    assert kept == [b"day 7", b"day 8"]
+    assert store.get(Table.META, b"old") == b"1"
+    store.apply([Persist((), drops=((Table.BLOCKS, 8),))])
+    assert store.get(Table.BLOCKS, b"day 7") is None
+    store.close()
+
+
+def test_a_failed_batch_opens_and_drops_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.apply([Persist(((Table.BLOCKS, b"k", b"x"),), opens=3)])
+    bad = Persist(((Table.BLOCKS, b"bad", object()),), 9, ((Table.BLOCKS, 9),))  # type: ignore[arg-type]
+    with pytest.raises(HostError):
+        store.apply([bad])
+    assert store.get(Table.BLOCKS, b"k") == b"x"
+    store.apply([Persist(((Table.BLOCKS, b"l", b"y"),))])
+    store.apply([Persist((), drops=((Table.BLOCKS, 4),))])
+    assert store.get(Table.BLOCKS, b"l") is None
+    store.close()
 
 
 def test_a_second_process_is_refused_but_may_read(tmp_path: Path) -> None:

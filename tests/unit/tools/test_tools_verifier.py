@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.dsm_bundle.attacks import MESH, Attack, attacks, sample_bytes
+from tests.unit.dsm_bundle.change_attacks import change_attacks, turning_bytes
 from tests.unit.dsm_bundle.forge import Mesh, pack, read, sample, schemes
 from tools import verify_bundle
 
@@ -60,10 +61,14 @@ def test_it_imports_nothing_but_the_standard_library() -> None:
     assert all(name.partition(".")[0] in sys.stdlib_module_names for name in names)
 
 
-@pytest.mark.parametrize("attack", attacks(), ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [*attacks(), *change_attacks()], ids=lambda attack: attack.name)
 def test_attacks_are_refused_at_the_same_line(attack: Attack) -> None:
     with pytest.raises(verify_bundle.BundleError, match=rf"^line {attack.line}: "):
         verify_bundle.verify(attack.data)
+
+
+def test_it_follows_changes_of_the_validator_set() -> None:
+    assert "VERIFIED 4 blocks" in verify_bundle.verify(turning_bytes(), MESH.chain.hex())
 
 
 @pytest.mark.slow

@@ -1,0 +1,136 @@
+"""What `hookprobe validator` may ask of the running validator; see `runtime.control`.
+
+    status                       the set, what is pending, how far the history goes
+    apply   [attestation]        ask to become a validator, or to use other keys
+    approve application          vote for an application, by its id
+    remove  validator            vote to remove a validator; one's own name is a resignation
+
+What is ordered becomes a block of this validator's own chain; it counts once it is in a final
+checkpoint. The block is durable before the asker hears of it.
+"""
+
+from collections.abc import Callable, Sequence
+
+from hookprobe.crypto.bls import VoteSigner
+from hookprobe.dsm.effects import BlockAppended
+from hookprobe.dsm.governance import Apply, Approve, Governance, Remove
+from hookprobe.dsm.registry import Registry
+from hookprobe.errors import LocalError, MalformedError
+from hookprobe.node.host import Effect
+from hookprobe.node.validator import ValidatorNode
+from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.control import Row, Say
+from hookprobe.wire.fields import Fields
+from hookprobe.wire.identifiers import parse_node_id
+
+SOCKET_FILE = "validator.sock"
+_ATTESTATION_DIGITS_MAX = 6 << 10
+
+
+class ValidatorDesk:
+    """Takes an operator's orders for a running validator.
+
+    Args:
+        node: The validator.
+        clock: Says what time it is.
+    """
+
+    def __init__(self, node: ValidatorNode, clock: Clock) -> None:
+        self._node = node
+        self._clock = clock
+        self.execute: Callable[[Sequence[Effect]], None] = lambda _: None
+
+    async def perform(self, fields: Fields, say: Say) -> list[Row]:
+        """Carry out one order.
+
+        Raises:
+            HookProbeError: It cannot be.
+        """
+        del say
+        operation = fields.text("op")
+        match operation:
+            case "status":
+                fields.finish()
+                return [*self._members(), *self._pending()]
+            case "apply":
+                return self._write(self._application(fields))
+            case "approve":
+                application = fields.hex("application", 32)
+                fields.finish()
+                return self._write(self._approval(application))
+            case "remove":
+                target = parse_node_id(fields.text("validator"))
+                fields.finish()
+                return self._write(self._removal(target))
+            case _:
+                raise MalformedError(f"request: no order {operation[:20]!r}")
+
+    @property
+    def _registry(self) -> Registry:
+        return self._node.ledger.history.registry
+
+    def _members(self) -> list[Row]:
+        ledger, registry = self._node.ledger, self._registry
+        following = registry.following
+        return [
+            {
+                "validator": node,
+                "state": "leaving" if following.place(node) is None else "member",
+                "here": node == ledger.keys.validator_id,
+                "epoch": ledger.history.next_epoch,
+                "votes": len(registry.removals.get(node, ())),
+                "application": "",
+            }
+            for node in registry.current.ids
+        ]
+
+    def _pending(self) -> list[Row]:
+        registry, own = self._registry, self._node.ledger.keys.validator_id
+        return [
+            {
+                "validator": item.entry.validator_id,
+                "state": "approved" if item.decided else "applying",
+                "here": item.entry.validator_id == own,
+                "epoch": item.epoch,
+                "votes": len(item.approvals),
+                "application": item.block_id.hex(),
+            }
+            for item in registry.applications.values()
+        ]
+
+    def _application(self, fields: Fields) -> Apply:
+        attestation = b""
+        if fields.has("attestation"):
+            text = fields.text("attestation", limit=_ATTESTATION_DIGITS_MAX)
+            if len(text) % 2 or text.strip("0123456789abcdef"):
+                raise MalformedError("attestation: lower-case hex digits are wanted")
+            attestation = bytes.fromhex(text)
+        fields.finish()
+        voter: VoteSigner = self._node.ledger.keys.vote_signer
+        return Apply(voter.public_key, voter.prove_possession(), attestation)
+
+    def _approval(self, application: bytes) -> Approve:
+        if application not in self._registry.applications:
+            raise LocalError(
+                f"no application {application.hex()[:16]} is pending: not found",
+                hint="hookprobe validator status lists them",
+            )
+        return Approve(application)
+
+    def _removal(self, target: str) -> Remove:
+        if self._registry.following.place(target) is None:
+            raise LocalError(f"{target} is no validator: not found")
+        return Remove(parse_node_id(target))
+
+    def _write(self, what: Governance) -> list[Row]:
+        effects = self._node.act(what, self._clock.now())
+        self.execute(effects)
+        blocks = [effect.signed for effect in effects if isinstance(effect, BlockAppended)]
+        # Without a block the order waits until the last head of our own chain is known.
+        return [
+            {
+                "order": what.to_body()["kind"],
+                "block": blocks[-1].id.hex() if blocks else "",
+                "state": "written" if blocks else "waiting",
+            }
+        ]
