@@ -230,6 +230,18 @@ KEYS = (
         "the table's name; only with a server",
     ),
     Key(
+        "dsm.storage.microblocks.retention_days",
+        _integer(0, 36_500),
+        30,
+        "days of chain time that blocks are kept; 0: for ever",
+    ),
+    Key(
+        "dsm.storage.checkpoints.retention_days",
+        _integer(0, 36_500),
+        365,
+        "days that ranges and cuts are kept; headers and certificates are kept for ever",
+    ),
+    Key(
         "dsm.gossip.port",
         _integer(0, 65_535),
         0,
@@ -281,8 +293,6 @@ KEYS = (
     Key("dsm.propose_grace_ms", _integer(0, 60_000), 500, "wait for the last cuts, ms"),
     Key("dsm.view_timeout_ms", _integer(100, 60_000), 4_000, "first view timer, ms"),
     Key("dsm.quorum_alarm_ms", _integer(100, 600_000), 30_000, "say so when no quorum for, ms"),
-    Key("dsm.keep_blocks_days", _integer(0, 36_500), 30, "chain days of blocks; 0 keeps all"),
-    Key("dsm.keep_ranges_days", _integer(0, 36_500), 365, "chain days of ranges and cuts; 0: all"),
     Key(
         "dsm.epoch_gap_ms", _integer(0, 60_000), 1_000, "least time between epochs catching up, ms"
     ),

@@ -15,6 +15,7 @@ from hookprobe.runtime.api_routes import PAGE_DEFAULT, Value
 from hookprobe.runtime.ledger_answers import (
     show_block,
     show_certificate,
+    show_change,
     show_checkpoint,
     show_proof,
     show_receipt,
@@ -26,6 +27,7 @@ from hookprobe.wire.identifiers import INTEGER_MAX, NodeId, parse_node_id
 from hookprobe.wire.instant import DAY, MILLISECOND, Instant
 
 CHECKPOINTS_MAX = 50
+CHANGES_MAX = 100
 # The words of the documents, beside the categories themselves.
 THREAT_NAMES = {
     "c2": Category.COMMAND_AND_CONTROL,
@@ -74,7 +76,7 @@ def genesis(query: LedgerQuery, question: Question) -> JsonObject:
 def validators(query: LedgerQuery, question: Question) -> JsonObject:
     """Answer with the validator set and those convicted by evidence."""
     del question
-    members = query.validators
+    members = query.validators()
     convicted = query.settled()
     listed: list[Json] = [
         {
@@ -96,6 +98,13 @@ def validators(query: LedgerQuery, question: Question) -> JsonObject:
         "validators": listed,
         "validators_hash": members.hash.hex(),
     }
+
+
+def changes(query: LedgerQuery, question: Question) -> JsonObject:
+    """Answer with the proofs of all changes of the validator set since an epoch."""
+    found = query.changes(question.number("from_epoch"))[:CHANGES_MAX]
+    items: list[Json] = [show_change(change) for change in found]
+    return {"items": items, "complete": len(items) < CHANGES_MAX}
 
 
 def node(query: LedgerQuery, question: Question) -> JsonObject:
@@ -286,6 +295,7 @@ def read_event(payload: Payload) -> SharedEvent | None:
 HANDLERS: Mapping[str, Handler] = {
     "genesis": genesis,
     "validators": validators,
+    "changes": changes,
     "node": node,
     "checkpoint": checkpoint,
     "latest_checkpoint": latest_checkpoint,

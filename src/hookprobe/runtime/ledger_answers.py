@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
 from hookprobe.dsm.checkpoint import (
+    MEMBERS_MAX_BYTES,
     RANGES_MAX,
     FinalCheckpoint,
     Range,
@@ -18,6 +19,7 @@ from hookprobe.dsm.checkpoint import (
 )
 from hookprobe.dsm.messages import Receipt
 from hookprobe.dsm.microblock import SALT_BYTES, Payload, SignedBlock, parse_block
+from hookprobe.dsm.roll import SetChange
 from hookprobe.errors import MalformedError
 from hookprobe.wire.canonical import Json, JsonObject
 from hookprobe.wire.fields import Fields
@@ -158,6 +160,26 @@ def read_header(fields: Fields) -> tuple[bytes, QuorumCertificate]:
     """Take header text and certificate out of a checkpoint or a proof."""
     raw = fields.text("canonical", limit=CANONICAL_CHARS_MAX).encode()
     return raw, read_certificate(fields.object("certificate"), raw)
+
+
+def show_change(change: SetChange) -> JsonObject:
+    """Return a header that changes the validator set, with the members of the next one."""
+    return {
+        "canonical": change.header_raw.decode(),
+        "certificate": show_certificate(change.certificate),
+        "members": change.members.decode(),
+    }
+
+
+def read_change(document: Json) -> SetChange:
+    """Read what `show_change` showed; `dsm.roll.Roll.accept` checks it."""
+    if not isinstance(document, dict):
+        raise MalformedError("set change: an object is wanted")
+    fields = Fields(document, "set change")
+    raw, certificate = read_header(fields)
+    members = fields.text("members", limit=MEMBERS_MAX_BYTES).encode()
+    fields.finish()
+    return SetChange(raw, certificate, members)
 
 
 def read_ranges(fields: Fields) -> tuple[Range, ...]:

@@ -2,7 +2,8 @@
 
 The client pins the chain: its id, or the genesis document itself. From there:
 
-    checkpoint   canonical header -> hash -> FINALIZE certificate by n-f of the genesis set's keys
+    checkpoint   canonical header -> hash -> FINALIZE certificate by n-f keys of its epoch's set
+    set          genesis document -> each change certified by the set before it
     block        canonical text -> id; in a checkpoint by its RFC 6962 path from the id to the root
     author       first block of the chain -> certificate by a CA of the genesis -> Ed25519 signature
     payload      its salted hash is the one in the signed block
@@ -28,18 +29,19 @@ from hookprobe.dsm.checkpoint import (
 from hookprobe.dsm.court import Court, Schemes, convene
 from hookprobe.dsm.enrolment import check_enrolment, parse_enrolment
 from hookprobe.dsm.genesis import decode_genesis
-from hookprobe.dsm.history import check_finality
 from hookprobe.dsm.microblock import LaneKey, SignedBlock, verify_block
+from hookprobe.dsm.roll import Roll
 from hookprobe.errors import MalformedError, VerificationError
 from hookprobe.runtime.ledger_answers import (
     check_same,
     read_block,
+    read_change,
     read_header,
     read_proof,
     read_ranges,
     show_checkpoint,
 )
-from hookprobe.wire.canonical import JsonObject
+from hookprobe.wire.canonical import Json, JsonObject
 from hookprobe.wire.fields import Fields
 
 
@@ -70,6 +72,7 @@ class AnswerChecker:
 
     def __init__(self, court: Court) -> None:
         self.court = court
+        self.roll = Roll(court)
         self._keys: dict[LaneKey, bytes] = {}
 
     # -- checkpoints ------------------------------------------------------------------------
@@ -104,18 +107,26 @@ class AnswerChecker:
     def _check_header(
         self, raw: bytes, certificate: QuorumCertificate, epoch: int | None
     ) -> Header:
-        header = parse_header(raw)
-        if header.chain != self.court.chain:
-            raise VerificationError("checkpoint of another chain")
+        header = self.roll.check(raw, certificate)
         if epoch is not None and header.epoch != epoch:
             raise VerificationError(f"checkpoint of epoch {header.epoch}, not {epoch}")
-        if header.validators_hash != self.court.validators.hash:
-            raise VerificationError(
-                f"checkpoint {header.epoch}: made by another validator set than the genesis set"
-            )
-        empty = Checkpoint(header, raw, header_hash(raw), b"", Content((), (), ()))
-        check_finality(FinalCheckpoint(empty, certificate), self.court)
         return header
+
+    # -- validators -------------------------------------------------------------------------
+
+    def lacks(self, document: JsonObject) -> bool:
+        """Whether an answer rests on a validator set that is not known here."""
+        header = parse_header(str(document.get("canonical", "")).encode())
+        return header.validators_hash != self.roll.at(header.epoch).hash
+
+    def follow(self, documents: Sequence[Json]) -> None:
+        """Take changes of the validator set, oldest first.
+
+        Raises:
+            RemoteError: One is not certified by the set before it.
+        """
+        for document in documents:
+            self.roll.accept(read_change(document))
 
     # -- blocks -----------------------------------------------------------------------------
 

@@ -243,7 +243,7 @@ class DSMClient:
             UnavailableError: No answer.
         """
         document = self._fetch(f"/api/v1/checkpoints/{parse_epoch(epoch)}")
-        self._checked().check_checkpoint(document, epoch)
+        self._following(document).check_checkpoint(document, epoch)
         return document
 
     def verify_block_in_checkpoint(self, block_id: str, checkpoint_epoch: int) -> bool:
@@ -299,7 +299,7 @@ class DSMClient:
         """
         name, epoch = parse_block_id(block_id), parse_epoch(checkpoint_epoch)
         document = self._fetch(f"/api/v1/checkpoints/{epoch}/blocks/{name}")
-        self._checked().check_inclusion(document, bytes.fromhex(name), epoch)
+        self._following(document).check_inclusion(document, bytes.fromhex(name), epoch)
         block = document["block"]
         assert isinstance(block, dict), "read above"
         return block
@@ -324,7 +324,7 @@ class DSMClient:
 
     def _header(self, epoch: int) -> Header:
         document = self._fetch(f"/api/v1/checkpoints/{parse_epoch(epoch)}")
-        return self._checked().check_checkpoint(document, epoch)
+        return self._following(document).check_checkpoint(document, epoch)
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -336,6 +336,22 @@ class DSMClient:
                 raw = str(document.get("canonical", "")).encode()
             self._checker = AnswerChecker(trusted_court(raw, self._anchor.chain))
         return self._checker
+
+    def _following(self, document: JsonObject) -> AnswerChecker:
+        """Return the checker, with the validator sets that an answer rests on, if they are."""
+        checker = self._checked()
+        for _ in range(PAGES_MAX):
+            if not checker.lacks(document):
+                break
+            since = checker.roll.since
+            page = self._fetch(f"/api/v1/validators/changes?from_epoch={since}")
+            items = page.get("items")
+            if not isinstance(items, list):
+                raise MalformedError("a page without items")
+            checker.follow(items)
+            if checker.roll.since == since:
+                break  # the server shows no more: the check will say what is missing
+        return checker
 
     def _learn(self, node: str) -> None:
         document = self._fetch(f"/api/v1/nodes/{quote(node)}")

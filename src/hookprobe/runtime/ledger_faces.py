@@ -193,7 +193,12 @@ class DSMValidator(DSMNode):
         raw = read_file(self._config.file("identity.path") / folders.GENESIS_FILE, limit=1 << 20)
         self._genesis = decode_genesis(raw)
         self._court = trusted_court(raw, None)
-        if self._court.validators.place(node_id) is None:
+        store = SqliteStore(self._state, read_only=True)
+        try:
+            members = LedgerQuery(self._genesis, self._court, store).validators()
+        finally:
+            store.close()
+        if members.place(node_id) is None:
             raise UnauthorizedError(f"{node_id} is not a validator of this mesh")
 
     def build_checkpoint(self, epoch: int, timeout_s: float = 60.0) -> JsonObject:
@@ -222,7 +227,10 @@ class DSMValidator(DSMNode):
                 pause.wait(LOOK_EVERY_S)
                 continue
             shown = show_checkpoint(final, final.checkpoint.content.ranges)
-            AnswerChecker(self._court).check_checkpoint(shown | {"ranges_hidden": 0}, epoch)
+            checker = AnswerChecker(self._court)
+            for change in query.changes(0):
+                checker.roll.accept(change)
+            checker.check_checkpoint(shown | {"ranges_hidden": 0}, epoch)
             return shown
 
 
@@ -277,5 +285,6 @@ class ValidatorRegistry:
             UnavailableError: Always.
         """
         raise UnavailableError(
-            f"{node_identity.node_id}: applications are not made from beside a node"
+            f"{node_identity.node_id}: applications are not made from beside a node",
+            hint="hookprobe validator apply --help",
         )

@@ -31,7 +31,9 @@ from hookprobe.dsm.microblock import (
 )
 from hookprobe.dsm.misbehaviour import Fault
 from hookprobe.dsm.receipts import build_tree, make_receipt
+from hookprobe.dsm.roll import Roll, SetChange
 from hookprobe.dsm.store import StoreReader, Table, prefix_end
+from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.errors import (
     LimitExceededError,
     MalformedError,
@@ -148,12 +150,25 @@ class LedgerQuery:
 
     def __init__(self, genesis: Genesis, court: Court, reader: StoreReader) -> None:
         self.genesis = genesis
-        self.validators = court.validators
+        self._court = court
         self._reader = reader
-        self._history = History(court, reader)
+        self._history = History(genesis, court, reader)
         self._epochs: dict[int, _Epoch] = {}
         self._tenants: dict[NodeId, str] = {}
         self._hashes: list[bytes] = []
+
+    # -- validators -------------------------------------------------------------------------
+
+    def validators(self) -> ValidatorSet:
+        """Return the set that decides the next epoch."""
+        roll = Roll(self._court)
+        for change in self.changes(0):
+            roll.restore(change)
+        return roll.at(self.next_epoch())
+
+    def changes(self, epoch: int) -> list[SetChange]:
+        """Return the changes of the validator set that headers from an epoch on made."""
+        return self._history.changes(epoch)
 
     # -- checkpoints ------------------------------------------------------------------------
 

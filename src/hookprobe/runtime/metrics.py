@@ -81,6 +81,11 @@ METRICS = (
     _counter("hookprobe_dsm_forks_total", "Nodes seen to sign two blocks with one number."),
     _counter("hookprobe_dsm_misbehaviours_total", "Evidence against validators.", "fault",
              _words(Fault)),
+    _counter("hookprobe_dsm_set_changes_total", "Validators that came, went or changed keys.",
+             "kind", ("added", "removed", "rotated")),
+    _counter("hookprobe_dsm_applications_total", "Applications to the validator set."),
+    _counter("hookprobe_dsm_revocations_total", "Nodes revoked by an authority."),
+    _counter("hookprobe_dsm_partitions_dropped_total", "Times old records were dropped."),
     _counter("hookprobe_dsm_quarantines_total", "Nodes whose blocks no longer count."),
     _counter("hookprobe_dsm_penalties_total", "Rules broken by peers of the ledger."),
     _counter("hookprobe_dsm_receipts_total", "Receipts for own blocks."),
@@ -164,6 +169,17 @@ RULES: Mapping[type[object], tuple[Rule, ...]] = {
     ledger.MisbehaviourDetected: (
         Rule("hookprobe_dsm_misbehaviours_total", lambda seen: str(seen.fault).lower()),
     ),
+    ledger.ValidatorSetChanged: tuple(
+        Rule("hookprobe_dsm_set_changes_total", word, amount)
+        for word, amount in (
+            (lambda _: "added", lambda seen: len(seen.added)),
+            (lambda _: "removed", lambda seen: len(seen.removed)),
+            (lambda _: "rotated", lambda seen: len(seen.rotated)),
+        )
+    ),
+    ledger.ValidatorApplied: (Rule("hookprobe_dsm_applications_total"),),
+    ledger.NodeRevoked: (Rule("hookprobe_dsm_revocations_total"),),
+    ledger.PartitionsDropped: (Rule("hookprobe_dsm_partitions_dropped_total"),),
     ledger.NodeQuarantined: (Rule("hookprobe_dsm_quarantines_total"),),
     ledger.PeerPenalised: (Rule("hookprobe_dsm_penalties_total"),),
     ledger.ReceiptReceived: (Rule("hookprobe_dsm_receipts_total"),),

@@ -109,9 +109,9 @@ def settings_of(config: Config) -> Settings:
         view_timeout_us=config.integer("dsm.view_timeout_ms") * MILLISECOND,
         quorum_alarm_us=_quorum_alarm_us(config),
         edges_max=config.integer("dsm.gossip.max_peers"),
+        keep_blocks=config.integer("dsm.storage.microblocks.retention_days"),
+        keep_contents=config.integer("dsm.storage.checkpoints.retention_days"),
         epoch_gap_us=config.integer("dsm.epoch_gap_ms") * MILLISECOND,
-        keep_blocks=config.integer("dsm.keep_blocks_days"),
-        keep_contents=config.integer("dsm.keep_ranges_days"),
     )
     answering = config.text("dsm.node.role") in {"validator", "verifier"}
     transport = HtpConfig(retry_initial_us=retry_us, answering=answering)

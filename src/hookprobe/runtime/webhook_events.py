@@ -101,6 +101,62 @@ KINDS: Mapping[type[object], tuple[EventKind, ...]] = {
             lambda seen: f"evidence against validator {seen.offender}: {seen.fault.lower()}",
         ),
     ),
+    ledger.ValidatorSetChanged: (
+        EventKind(
+            "validator_removed",
+            "Validators left the set, by vote, by themselves or by evidence.",
+            lambda seen: {"epoch": seen.epoch, "validators": list(seen.removed)},
+            lambda seen: f"from epoch {seen.epoch} on no validator: {', '.join(seen.removed)}",
+            lambda seen: bool(seen.removed),
+        ),
+        EventKind(
+            "validator_admitted",
+            "Validators joined the set.",
+            lambda seen: {"epoch": seen.epoch, "validators": list(seen.added)},
+            lambda seen: f"from epoch {seen.epoch} on validators: {', '.join(seen.added)}",
+            lambda seen: bool(seen.added),
+        ),
+        EventKind(
+            "validator_rotated",
+            "Validators use other keys.",
+            lambda seen: {"epoch": seen.epoch, "validators": list(seen.rotated)},
+            lambda seen: f"from epoch {seen.epoch} on with other keys: {', '.join(seen.rotated)}",
+            lambda seen: bool(seen.rotated),
+        ),
+    ),
+    ledger.ValidatorApplied: (
+        EventKind(
+            "validator_applied",
+            "A node asks to become a validator.",
+            lambda seen: {
+                "application": seen.application.hex(),
+                "epoch": seen.epoch,
+                "validator": seen.validator_id,
+            },
+            lambda seen: f"{seen.validator_id} asks to become a validator",
+        ),
+    ),
+    ledger.SlashDue: (
+        EventKind(
+            "slash_due",
+            "Evidence against a validator is final: whoever holds its stake may act.",
+            lambda seen: {
+                "epoch": seen.epoch,
+                "evidence_id": seen.evidence_id.hex(),
+                "fault": seen.fault.lower(),
+                "offender": seen.validator_id,
+            },
+            lambda seen: f"evidence against {seen.validator_id} is final: {seen.fault.lower()}",
+        ),
+    ),
+    ledger.NodeRevoked: (
+        EventKind(
+            "node_revoked",
+            "An authority revoked a node.",
+            lambda seen: {"epoch": seen.epoch, "node": seen.node_id},
+            lambda seen: f"{seen.node_id} is revoked from checkpoint {seen.epoch} on",
+        ),
+    ),
     ledger.VotingSuspended: (
         EventKind(
             "voting_suspended",

@@ -62,9 +62,7 @@ dsm:
 # What this version does not have: each is refused by name, none is passed over in silence.
 NOT_YET = {
     "dsm.storage.microblocks.backend",
-    "dsm.storage.microblocks.retention_days",
     "dsm.storage.checkpoints.backend",
-    "dsm.storage.checkpoints.retention_days",
     "dsm.integrations.pod_007.enabled",
 }
 
@@ -108,6 +106,7 @@ def test_our_file_has_the_guides_keys_and_is_right(
     settings = settings_of(config)
     assert settings.ledger.quorum_alarm_us == 30_000_000
     assert settings.ledger.edges_max == 50
+    assert (settings.ledger.keep_blocks, settings.ledger.keep_contents) == (30, 365)
     assert listening_of(config) == ("0.0.0.0", 7946)
     environment = {"SIEM_TOKEN": "t", "SLACK_WEBHOOK_URL": "https://hooks.slack.com/x"}
     hooks = read_hooks(ROOT / "config/dsm-webhooks.yaml", environment)

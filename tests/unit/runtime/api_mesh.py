@@ -82,9 +82,10 @@ class Desk:
     real: bool = False
     now: Instant = LATER
     store: str = "v00"
+    other: Net | None = None
 
     def __post_init__(self) -> None:
-        self.net = finished(real=self.real)
+        self.net = self.other or finished(real=self.real)
         mesh = self.net.mesh
         court = convene(mesh.genesis, mesh.keys.schemes)
         self.query = LedgerQuery(mesh.genesis, court, self.net.stores[NodeId(self.store)])

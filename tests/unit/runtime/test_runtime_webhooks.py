@@ -151,6 +151,12 @@ SEEN: tuple[Observation, ...] = (
     ledger.NodeQuarantined(NodeId("edge-1"), 8),
     ledger.MisbehaviourDetected("validator-2", "VOTES"),
     ledger.VotingSuspended(12),
+    ledger.ValidatorSetChanged(9, (), (NodeId("validator-3"),), ()),
+    ledger.ValidatorSetChanged(9, (NodeId("validator-5"),), (), ()),
+    ledger.ValidatorSetChanged(9, (), (), (NodeId("validator-1"),)),
+    ledger.ValidatorApplied(NodeId("validator-5"), b"\x01" * 32, 9),
+    ledger.SlashDue(NodeId("validator-3"), "VOTES", 9, b"\x01" * 32),
+    ledger.NodeRevoked(NodeId("edge-1"), 9),
 )
 
 
@@ -164,9 +170,18 @@ def test_every_event_has_a_body_and_a_sentence(seen: Observation) -> None:
 
 
 def test_the_documents_events_exist_and_others_are_not_told() -> None:
-    assert {"checkpoint_finalized", "validator_quorum_lost", "fork_detected"} <= set(
-        webhook_events.NAMES
-    )
+    named = {
+        "checkpoint_finalized",
+        "validator_quorum_lost",
+        "fork_detected",
+        "validator_removed",
+    }
+    assert named <= set(webhook_events.NAMES)
+    both = ledger.ValidatorSetChanged(9, (NodeId("a"),), (NodeId("b"),), ())
+    assert [event.name for event in events_of(both, Instant(0))] == [
+        "validator_removed",
+        "validator_admitted",
+    ]
     assert events_of(Dropped(DropReason.SEAL), Instant(0)) == []
     (event,) = events_of(FINAL, Instant(0))
     assert json.loads(render(event, SENDER, "json"))["data"]["hash"] == "aa" * 32
