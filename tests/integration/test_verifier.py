@@ -96,6 +96,11 @@ def orders(operator: Operator, folder: Path) -> None:
         "verifier", "open", "edge-a", "99999", status=1
     )
 
+    bundle = folder / "edge-a.hpe"
+    operator.type("evidence", "export", "--output", str(bundle), node="edge-a")
+    proofs = json.loads(operator.type("verifier", "prove", str(bundle)))
+    assert [row["proof"] for row in proofs] == ["holds"] * len(proofs) != []
+
     assert json.loads(operator.type("verifier", "epoch", "edge-a"))[0]["epoch"] == 1
     row = operator.wait_for("resonant")
     assert row["epoch"] == 1

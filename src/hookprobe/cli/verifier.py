@@ -4,6 +4,7 @@ Every device is labelled. `software-attested`: a root user who feeds the agent t
 measurement is not detected. `tpm-attested`: a TPM that somebody vouches for signs what was booted.
 """
 
+import sys
 from pathlib import Path
 
 import click
@@ -11,9 +12,16 @@ import click
 from hookprobe.cli.asking import ask
 from hookprobe.cli.configuration import config_option, form_option
 from hookprobe.cli.neuro import measured
-from hookprobe.cli.output import emit, emit_one
+from hookprobe.cli.output import Exit, Row, emit, emit_one
 from hookprobe.cli.run import verifier
+from hookprobe.crypto.bls import Bls
+from hookprobe.crypto.signing import Ed25519
+from hookprobe.dsm.bundle import BUNDLE_MAX_BYTES, BundleVerifier
+from hookprobe.dsm.bundle_lines import bundled_blocks
+from hookprobe.dsm.court import Schemes
+from hookprobe.dsm.microblock import SignedBlock
 from hookprobe.neuro.envelope import ENVELOPE_MAX_BYTES
+from hookprobe.node.resonance import ProofFound
 from hookprobe.runtime.keystore import read_file
 from hookprobe.runtime.verifier_desk import SOCKET_FILE
 from hookprobe.wire.canonical import Json, JsonObject
@@ -84,3 +92,42 @@ def vouch(path: Path | None, form: str | None, device: str) -> None:
     Not needed where a maker's certificate is among the verifier's `neuro.tpm_roots`.
     """
     emit(ask(path, SOCKET_FILE, {"op": "vouch", "node": device}), form)
+
+
+@verifier.command()
+@click.argument("bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@config_option
+@form_option
+def prove(path: Path | None, form: str | None, bundle: Path) -> None:
+    """Check the NEURO proofs in the blocks of an evidence BUNDLE; exit 1 unless all hold.
+
+    The verifier replays the device's history up to the record that each block names. The bundle
+    itself is what `hookprobe verify` verifies.
+    """
+    data = read_file(bundle, limit=BUNDLE_MAX_BYTES)
+    BundleVerifier(Schemes(Ed25519(), Bls())).check(data)
+    rows: list[Row] = []
+    for signed in bundled_blocks(data):
+        request = _proof_of(signed)
+        rows += (
+            [{"seq": signed.seq, "proof": "none"}]
+            if request is None
+            else ask(path, SOCKET_FILE, request)
+        )
+    emit(rows, form)
+    if any(row["proof"] != ProofFound.HOLDS.value for row in rows):
+        sys.exit(Exit.FAILED)
+
+
+def _proof_of(signed: SignedBlock) -> JsonObject | None:
+    block = signed.block
+    if block.neuro is None:
+        return None
+    return {
+        "op": "proof",
+        "node": block.node_id,
+        "payload_hash": block.payload_hash.hex(),
+        "prev": block.prev.hex(),
+        "seq": block.seq,
+        **block.neuro.to_json(),
+    }

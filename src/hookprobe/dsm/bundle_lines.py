@@ -162,6 +162,17 @@ def parse_block_line(document: JsonObject) -> tuple[SignedBlock, Payload | None]
     return signed, payload
 
 
+def bundled_blocks(data: bytes) -> list[SignedBlock]:
+    """Return the blocks of a bundle that `BundleVerifier.check` accepted, in order.
+
+    Raises:
+        MalformedError: Not a bundle.
+    """
+    documents = [read_line(line) for line in data.splitlines()]
+    lines = [document for document in documents if document.get("type") == "block"]
+    return [parse_block_line(document)[0] for document in lines]
+
+
 def _hex(text: str, name: str) -> bytes:
     if len(text) % 2 or text.strip("0123456789abcdef"):
         raise MalformedError(f"{name} must be lower-case hex digits")
