@@ -296,6 +296,12 @@ KEYS = (
     Key(
         "dsm.epoch_gap_ms", _integer(0, 60_000), 1_000, "least time between epochs catching up, ms"
     ),
+    Key(
+        "dsm.partition_ms",
+        _integer(1_000, 2_592_000_000),
+        86_400_000,
+        "what is dropped as a whole and counted as a day of retention, ms",
+    ),
     Key("neuro.interval_ms", _integer(100, 3_600_000), 60_000, "from one TER to the next, ms"),
     Key("neuro.grace_ms", _integer(0, 86_400_000), 600_000, "expired certificates count for, ms"),
     Key("neuro.backend", _choice(*BACKENDS), "pure", "arithmetic; all give the same bits"),

@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -43,12 +43,14 @@ class MeshShape:
         edges: Name and tenant of each edge.
         epoch_ms: Length of an epoch.
         settings: Further settings of every node, as a nested mapping of `hookprobe.yaml`.
+        hosts: The address of a node's host; 127.0.0.1 where none is named.
     """
 
     validators: int
     edges: tuple[tuple[str, str], ...]
     epoch_ms: int
     settings: Mapping[str, Mapping[str, object]]
+    hosts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ class LocalMesh:
         folder: Where everything goes; empty or new.
         shape: What to found.
 
+    Attributes:
+        launch: Words before the program of a node, such as `ip netns exec NAME`.
+
     Raises:
         HostError: The folder cannot be used.
     """
@@ -77,15 +82,17 @@ class LocalMesh:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._readers: list[asyncio.Task[None]] = []
         self._roles: dict[str, str] = {}
+        self.launch: dict[str, Sequence[str]] = {}
         self._found(shape)
 
     def _found(self, shape: MeshShape) -> None:
-        *ports, last = free_ports(shape.validators + 1)
-        plans = [
-            NodePlan(NodeId(f"validator-{i + 1}"), "validator", "operator", f"{HOST}:{port}")
-            for i, port in enumerate(ports)
-        ]
-        plans.append(NodePlan(NodeId(VERIFIER), "verifier", "operator", f"{HOST}:{last}"))
+        names = [f"validator-{i + 1}" for i in range(shape.validators)]
+        places = {
+            name: f"{shape.hosts.get(name, HOST)}:{port}"
+            for name, port in zip((*names, VERIFIER), free_ports(len(names) + 1), strict=True)
+        }
+        plans = [NodePlan(NodeId(name), "validator", "operator", places[name]) for name in names]
+        plans.append(NodePlan(NodeId(VERIFIER), "verifier", "operator", places[VERIFIER]))
         plans += [NodePlan(NodeId(name), "edge", tenant) for name, tenant in shape.edges]
         folders.make_folder(self.folder)
         mesh = provision.found(
@@ -94,11 +101,16 @@ class LocalMesh:
         folders.write_authority(self.folder, mesh)
         documents = (mesh.genesis.encode(), mesh.directory)
         for plan, enrolled in zip(plans, mesh.nodes, strict=True):
-            settings = _settings(plan, shape.settings)
+            host = shape.hosts.get(plan.node, HOST)
+            settings = _settings(plan, host, shape.settings)
             folders.write_node(self.folder / plan.node, enrolled, documents, settings)
             if plan.role == "verifier":
                 folders.write_grants(self.folder / plan.node, mesh.grants())
             self._roles[plan.node] = plan.role
+
+    def adopt(self, name: str, role: str) -> None:
+        """Take a node that was enrolled in `folder`/`name` afterwards."""
+        self._roles[name] = role
 
     def state_of(self, name: str) -> Path:
         """Return a node's state folder."""
@@ -118,6 +130,7 @@ class LocalMesh:
             settings = self.folder / name / folders.SETTINGS_FILE
             command = ["-m", "hookprobe", self._roles[name], "run", "-c", str(settings)]
             process = await asyncio.create_subprocess_exec(
+                *self.launch.get(name, ()),
                 sys.executable,
                 *command,
                 "--log-level",
@@ -194,10 +207,12 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _settings(plan: NodePlan, more: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+def _settings(
+    plan: NodePlan, host: str, more: Mapping[str, Mapping[str, object]]
+) -> dict[str, object]:
     settings: dict[str, object] = {
         "dsm": {"node": {"id": str(plan.node), "role": plan.role}},
-        "htp": {"listen": [plan.address or f"{HOST}:0"], "retry_initial_ms": 200},
+        "htp": {"listen": [plan.address or f"{host}:0"], "retry_initial_ms": 200},
     }
     if plan.role == "edge":
         settings["sensors"] = {"suricata": [EVE_FILE], "start": "beginning"}

@@ -112,6 +112,7 @@ def settings_of(config: Config) -> Settings:
         keep_blocks=config.integer("dsm.storage.microblocks.retention_days"),
         keep_contents=config.integer("dsm.storage.checkpoints.retention_days"),
         epoch_gap_us=config.integer("dsm.epoch_gap_ms") * MILLISECOND,
+        partition_us=config.integer("dsm.partition_ms") * MILLISECOND,
     )
     answering = config.text("dsm.node.role") in {"validator", "verifier"}
     transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
