@@ -21,6 +21,10 @@ PROGRAMS = {  # program: Debian packages
     "swtpm": ("swtpm", "libtss2-tcti-swtpm0"),
     "swtpm_setup": ("swtpm-tools",),
     "systemd-analyze": ("systemd",),
+    "faketime": ("faketime",),
+    "gcc": ("gcc", "libc6-dev"),
+    "ip": ("iproute2",),
+    "nft": ("nftables",),
 }
 COMPILING = ("gcc", "libc6-dev", "libtss2-dev", "pkg-config", "python3-dev")
 ROOT = Path(__file__).resolve().parents[1]

@@ -86,6 +86,7 @@ class DeviceDisk:
     openings: dict[Place, Opening] = field(default_factory=dict)
     salt: bytes = b"salt"
     tpm: PaperTpm | None = None
+    hardware: bytes = b""
 
     def measure(self, now: Instant) -> tuple[Reading, Opening]:
         salt = hashlib.sha256(self.salt + now.to_bytes(8, "big")).digest()[:16]
@@ -96,7 +97,7 @@ class DeviceDisk:
         start = decode(self.snapshot, NumpyEngine) if self.snapshot else Snapshot(0, fresh)
         claim = self.tpm.claim().encode() if self.tpm is not None else b""
         records = tuple(self.log[start.state.count - self.first :])
-        return DeviceHistory(start, records, tpm=claim)
+        return DeviceHistory(start, records, self.hardware, claim)
 
 
 @dataclass
@@ -160,7 +161,10 @@ class MemoryMesh:
         ]
         if verified:
             plans.append(NodePlan(NodeId(VERIFIER), "verifier", "operator", "10.9.0.5:4719"))
-        plans += [NodePlan(NodeId(name), "edge", f"tenant-{name}") for name in edges]
+        plans += [
+            NodePlan(NodeId(name), "edge", tenant or f"tenant-{name}")
+            for name, _, tenant in (edge.partition("@") for edge in edges)
+        ]
         self.mesh: Mesh = provision.found(NodeId("test"), plans, epoch_us, START, self.random_bytes)
         self.hosts: dict[str, Host] = {}
         self.by_address: dict[Address, Host] = {}

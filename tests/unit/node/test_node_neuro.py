@@ -15,6 +15,8 @@ from hookprobe.dsm.store import MemoryStore, Table
 from hookprobe.errors import LocalError
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import HtpConfig
+from hookprobe.identity import fingerprint
+from hookprobe.identity.fingerprint import Match
 from hookprobe.neuro import certificate as certificates
 from hookprobe.neuro import messages
 from hookprobe.neuro.certificate import ResonanceCertificate
@@ -32,7 +34,9 @@ from hookprobe.neuro.quotes import BootChanged, TpmQuoted, TpmRefused
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.node.appraisals import Count
 from hookprobe.node.observations import (
+    CloneSuspected,
     CommitmentOpened,
+    HardwareDiffers,
     MessageRefused,
     ReportRefused,
     StandingChanged,
@@ -467,3 +471,46 @@ def test_a_copied_disk_in_another_machine_has_another_tpm() -> None:
     mesh.run(12)
     refused = mesh.hosts[VERIFIER].of(TpmRefused)
     assert TpmRefused(EDGE, "another TPM than the one enrolled") in refused
+
+
+def boot_on(mesh: MemoryMesh, name: str, facts: dict[str, list[str]]) -> None:
+    """Start an edge on a machine with these identifiers."""
+    mesh.crash(name)
+    key = mesh.enrolled(name).secrets.tenant
+    mesh.hosts[name].disk.hardware = fingerprint.take(facts, key).encode()
+    mesh.boot(name)
+
+
+def test_other_hardware_and_copied_images_are_named() -> None:
+    board = {"serial": ["10000000a"], "macs": ["dc:a6:32:01"], "machine-id": ["m1"]}
+    mesh = MemoryMesh(("edge-a@acme", "edge-b@acme", "edge-c@other"), verified=True)
+    verifier = mesh.hosts[VERIFIER]
+    boot_on(mesh, "edge-a", board)
+    mesh.run(3)
+    assert not verifier.of(HardwareDiffers)
+    assert not verifier.of(CloneSuspected)
+    # The same image on another board of the same tenant, and on one of another tenant.
+    other = {"serial": ["10000000b"], "macs": ["dc:a6:32:02"], "machine-id": ["m1"]}
+    boot_on(mesh, "edge-b", other)
+    boot_on(mesh, "edge-c", other)
+    mesh.run(3)
+    assert verifier.of(CloneSuspected) == [CloneSuspected(NodeId("edge-b"), (EDGE,))]
+    # The disk of edge-a in a board that shares nothing but the image.
+    boot_on(mesh, "edge-a", {**other, "serial": ["10000000c"], "macs": ["dc:a6:32:03"]})
+    mesh.run(12)
+    (differs,) = verifier.of(HardwareDiffers)
+    assert (differs.node, differs.match) == (EDGE, Match.OTHER)
+    mesh.crash(VERIFIER)
+    mesh.boot(VERIFIER)
+    mesh.run(12)
+    assert len(verifier.of(HardwareDiffers)) == 2, "what it was first seen on is remembered"
+
+
+def test_a_fingerprint_that_is_none_is_refused() -> None:
+    mesh = MemoryMesh(("edge-a",), verified=True)
+    mesh.crash("edge-a")
+    mesh.hosts["edge-a"].disk.hardware = b'{"type":"F"}'
+    mesh.boot("edge-a")
+    mesh.run(3)
+    assert [item.peer for item in mesh.hosts[VERIFIER].of(MessageRefused)] == [EDGE]
+    assert count_at(mesh) is Count.YES, "the history counts all the same"
