@@ -2,12 +2,15 @@
 
 import asyncio
 import gzip
+import json
 import tempfile
 from importlib import resources
 from pathlib import Path
 
 from hookprobe.cli.watch import MeshFacts, MeshWatch, percentile
-from hookprobe.runtime.local_mesh import LocalMesh, LogLine, MeshShape
+from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, LogLine, MeshShape
+from hookprobe.wire.instant import Instant, format_iso
 
 EPOCHS = 20
 SETTINGS: dict[str, dict[str, object]] = {"dsm": {"propose_grace_ms": 500, "epoch_gap_ms": 100}}
@@ -57,6 +60,48 @@ async def edge_memory_mib(folder: Path) -> float:
         await mesh.stop()
 
 
+async def validator_memory_mib(folder: Path) -> float:
+    """Return the resident memory of a validator that takes the reports of eight storming edges."""
+    edges = tuple((f"edge-{i}", "t") for i in range(8))
+    settings: dict[str, dict[str, object]] = {**SETTINGS, "neuro": {"interval_ms": 2_000}}
+    mesh = LocalMesh(folder, MeshShape(4, edges, 1_000, settings))
+    watch = MeshWatch(mesh, ignore)
+    validators = [f"validator-{i + 1}" for i in range(4)]
+    try:
+        await mesh.start([*validators, VERIFIER, *(name for name, _ in edges)])
+        await watch.until(lambda facts: facts.sessions["edge-7"] >= 4, 60, "connecting")
+        for number, (name, _) in enumerate(edges):
+            mesh.feed(name, storm(1_000 * number, 500))
+        await watch.until(
+            lambda facts: all(facts.proven.get(name, 0) >= 400 for name, _ in edges), 120, "proofs"
+        )
+        return max(resident_mib(mesh.process_id(name)) for name in validators)
+    finally:
+        await mesh.stop()
+
+
+def storm(first: int, count: int) -> bytes:
+    """Return alerts of so many sources; each becomes a block."""
+    lines = []
+    for number in range(first, first + count):
+        record = {
+            "timestamp": format_iso(Instant(Clock().now())),
+            "flow_id": number,
+            "event_type": "alert",
+            "src_ip": f"198.{18 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}",
+            "dest_ip": "10.1.0.20",
+            "proto": "TCP",
+            "alert": {
+                "signature_id": 2_100_000 + number,
+                "signature": f"ET EXPLOIT test {number}",
+                "category": "Attempted Administrator Privilege Gain",
+                "severity": 1,
+            },
+        }
+        lines.append(json.dumps(record))
+    return "\n".join(lines).encode() + b"\n"
+
+
 def resident_mib(process_id: int) -> float:
     """Return VmRSS of a process."""
     status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
@@ -75,4 +120,6 @@ def run() -> list[tuple[str, float, str]]:
                 rows.append((name, percentile(seen, share) / 1000, "ms"))
         memory = asyncio.run(edge_memory_mib(Path(folder) / "edge"))
         rows.append(("edge process memory", memory, "MiB RSS"))
+        memory = asyncio.run(validator_memory_mib(Path(folder) / "validator"))
+        rows.append(("validator process memory, eight storming edges", memory, "MiB RSS"))
     return rows

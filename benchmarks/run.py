@@ -14,6 +14,8 @@ GOALS = {
     "epoch root / plain level loop": ("≤", 1.0),
     "finality n=4, loopback UDP, p50": ("≤", 40.0),
     "finality n=10, loopback UDP, p50": ("≤", 120.0),
+    "finality in process, n=100, all validators, p50": ("≤", 6_000.0),
+    "validator process memory, eight storming edges": ("≤", 256.0),
     "inclusion proofs verified": ("≥", 90_000.0),
     "bundle verification / one BLS verification": ("≥", 0.75),
     "proofs checked / BLS checks": ("≥", 0.75),
