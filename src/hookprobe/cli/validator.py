@@ -8,6 +8,7 @@ from hookprobe.cli.asking import ask
 from hookprobe.cli.configuration import config_option, form_option
 from hookprobe.cli.output import emit, emit_one, message
 from hookprobe.cli.run import validator
+from hookprobe.dsm.notes import NOTE_MAX_BYTES
 from hookprobe.runtime.keystore import read_file
 from hookprobe.runtime.validator_desk import SOCKET_FILE
 from hookprobe.wire.canonical import JsonObject
@@ -61,3 +62,16 @@ def remove(path: Path | None, form: str | None, name: str) -> None:
 
 def _order(path: Path | None, form: str | None, request: JsonObject) -> None:
     emit_one(ask(path, SOCKET_FILE, request)[0], form)
+
+
+@validator.command()
+@click.argument("note", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@config_option
+@form_option
+def witness(path: Path | None, form: str | None, note: Path) -> None:
+    """Keep the witnesses' cosignatures in NOTE, a checkpoint of this validator's log.
+
+    Only cosignatures by the keys in `dsm.log.witnesses` are kept; /tlog/checkpoint shows them.
+    """
+    data = read_file(note, limit=NOTE_MAX_BYTES)
+    emit_one(ask(path, SOCKET_FILE, {"op": "witness", "note": data.hex()})[0], form)

@@ -296,6 +296,7 @@ KEYS = (
     Key(
         "dsm.epoch_gap_ms", _integer(0, 60_000), 1_000, "least time between epochs catching up, ms"
     ),
+    Key("dsm.log.witnesses", _texts, (), "vkeys of witnesses whose cosignatures are kept"),
     Key(
         "dsm.partition_ms",
         _integer(1_000, 2_592_000_000),

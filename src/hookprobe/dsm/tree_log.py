@@ -15,6 +15,7 @@ A witness cosigns only what extends what it saw before. With its cosignature on 
 more than f validators together cannot show two histories to two readers who trust that witness.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,14 @@ from hookprobe.wire.fields import Fields
 
 TILE_WIDTH = 256
 COSIGNATURE_PREFIX = b"cosignature/"
+NOTE_ROW = b"log/note"  # in Table.META: the last checkpoint that this validator signed
 WITNESSES_MAX = 64
 PROOF_MAX_BYTES = 256 << 10
+_TILE_PATH = re.compile(
+    r"tile/(?P<kind>entries|[0-9]{1,2})/(?P<groups>(x[0-9]{3}/){0,5})(?P<last>[0-9]{3})"
+    r"(\.p/(?P<width>[1-9][0-9]{0,2}))?",
+    re.ASCII,
+)
 _PROOF_TITLE = "c2sp.org/tlog-proof@v1"
 
 
@@ -179,6 +186,23 @@ def tile_path(level: int | None, index: int, width: int = TILE_WIDTH) -> str:
     part = f".p/{width}" if width < TILE_WIDTH else ""
     kind = "entries" if level is None else str(level)
     return f"tile/{kind}/{'/'.join(groups)}{part}"
+
+
+def parse_tile_path(text: str) -> tuple[int | None, int, int]:
+    """Read what `tile_path` returned: level (None for entries), index, width.
+
+    Raises:
+        MalformedError: Not the one way to write a tile.
+    """
+    found = _TILE_PATH.fullmatch(text)
+    if found is None:
+        raise MalformedError(f"log: not the path of a tile: {text[:60]!r}")
+    level = None if found["kind"] == "entries" else int(found["kind"])
+    index = int(found["groups"].replace("/", "").replace("x", "") + found["last"])
+    width = int(found["width"] or TILE_WIDTH)
+    if tile_path(level, index, width) != text:
+        raise MalformedError(f"log: not the one way to write a tile: {text[:60]!r}")
+    return level, index, width
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,10 @@ class Api:
                 return _json(api_routes.openapi())
             case "docs":
                 return docs_page().encode()
+            case "log_checkpoint":
+                return self._sources.ledger().log_checkpoint()
+            case "log_tile":
+                return self._sources.ledger().log_tile(f"tile/{question.text('tile')}")
             case _:
                 return _json(HANDLERS[route.name](self._sources.ledger(), question))
 
@@ -304,7 +308,7 @@ def problem(error: HookProbeError, request: Request, status: int | None = None) 
 def docs_page() -> str:
     """Return the routes as a page for people; it loads nothing from anywhere."""
     rows = "".join(
-        f"<h2><code>GET {html.escape(route.path)}</code></h2><p>{html.escape(route.about)}"
+        f"<h2><code>GET {html.escape(route.template)}</code></h2><p>{html.escape(route.about)}"
         f"{'' if route.open else ' Needs a token.'}</p>{_parameters(route)}"
         for route in api_routes.ROUTES
     )

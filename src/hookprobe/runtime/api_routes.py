@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, unique
 
 from hookprobe import __version__
+from hookprobe.dsm.tree_log import parse_tile_path
 from hookprobe.errors import MalformedError
 from hookprobe.wire.canonical import Json, JsonObject
 from hookprobe.wire.identifiers import (
@@ -67,6 +68,11 @@ def _cursor(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _tile(text: str) -> str:
+    parse_tile_path(f"tile/{text}")
+    return text
+
+
 def _word(text: str) -> str:
     if _WORD.fullmatch(text) is None:
         raise MalformedError(f"not a word: {text[:40]!r}")
@@ -79,6 +85,7 @@ HEX64 = Kind(parse_block_id, {"type": "string", "pattern": "^[0-9a-f]{64}$"})
 WORD = Kind(_word, {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"})
 TIME = Kind(parse_iso, {"type": "string", "format": "date-time"})
 SPAN = Kind(parse_span, {"type": "string", "pattern": "^[0-9]{1,6}[smhd]$", "example": "24h"})
+TILE = Kind(_tile, {"type": "string", "example": "0/x001/234.p/5"})
 CURSOR = Kind(_cursor, {"type": "string", "description": "opaque"})
 SIZE = Kind(_page_size, {"type": "integer", "minimum": 1, "maximum": PAGE_MAX})
 
@@ -101,6 +108,7 @@ class Form(Enum):
     TEXT = "text/plain; charset=utf-8"
     HTML = "text/html; charset=utf-8"
     METRICS = "text/plain; version=0.0.4; charset=utf-8"
+    BYTES = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ class Route:
     """One question that may be asked.
 
     Attributes:
-        path: With `{name}` for parameters of the path.
+        path: With `{name}` for parameters of the path, `{name*}` for one that may hold slashes.
         name: The handler, and OpenAPI's operationId.
         about: One sentence for people.
         parameters: All that are known.
@@ -128,7 +136,13 @@ class Route:
 
     def __post_init__(self) -> None:
         pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path))
+        pattern = re.sub(r"\\{(\w+)\\\*\\}", r"(?P<\1>.+)", pattern)
         object.__setattr__(self, "_pattern", re.compile(pattern))
+
+    @property
+    def template(self) -> str:
+        """The path as OpenAPI writes it."""
+        return self.path.replace("*}", "}")
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the parameters in a path, None if it is not this route's."""
@@ -211,6 +225,12 @@ ROUTES = (
            Parameter("event_type", WORD, "Only blocks of this type."), _SINCE,
            Parameter("until", TIME, "Only blocks that say they are earlier than this."),
            _LIMIT, _NEXT)),
+    Route("/tlog/checkpoint", "log_checkpoint",
+          "The history as a log (c2sp.org/tlog-tiles): the last tree head this validator signed.",
+          open=True, form=Form.TEXT),
+    Route("/tlog/tile/{tile*}", "log_tile", "A tile of hashes, or a bundle of entries.",
+          (Parameter("tile", TILE, "Level or `entries`, index, and the width of a partial one."),),
+          open=True, form=Form.BYTES, immutable=True),
     Route("/api/v1/threat-intel", "threat_intel",
           "Incidents that were disclosed to you; nothing else is known or made up.",
           (Parameter("threat_type", WORD, "A category, or a name for some: c2, scan, exploit."),
@@ -230,7 +250,7 @@ def find(path: str) -> tuple[Route, dict[str, str]] | None:
 
 def openapi() -> JsonObject:
     """Return the OpenAPI 3.1 document of the routes."""
-    paths: JsonObject = {route.path: {"get": _operation(route)} for route in ROUTES}
+    paths: JsonObject = {route.template: {"get": _operation(route)} for route in ROUTES}
     problem: JsonObject = {
         "type": "object",
         "required": ["type", "title", "status", "detail", "code"],
@@ -255,12 +275,16 @@ def openapi() -> JsonObject:
     }
 
 
+def _is_in_path(parameter: Parameter, route: Route) -> bool:
+    return f"{{{parameter.name}}}" in route.template
+
+
 def _operation(route: Route) -> JsonObject:
     parameters: list[Json] = [
         {
             "name": each.name,
-            "in": "path" if f"{{{each.name}}}" in route.path else "query",
-            "required": each.required or f"{{{each.name}}}" in route.path,
+            "in": "path" if _is_in_path(each, route) else "query",
+            "required": each.required or _is_in_path(each, route),
             "description": each.about,
             "schema": dict(each.kind.schema),
         }

@@ -33,9 +33,11 @@ from hookprobe.dsm.misbehaviour import Fault
 from hookprobe.dsm.receipts import build_tree, make_receipt
 from hookprobe.dsm.roll import Roll, SetChange
 from hookprobe.dsm.store import StoreReader, Table, prefix_end
+from hookprobe.dsm.tree_log import NOTE_ROW, TreeLog, parse_tile_path
 from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.errors import (
     LimitExceededError,
+    LocalError,
     MalformedError,
     NotFoundError,
     RemoteError,
@@ -153,9 +155,38 @@ class LedgerQuery:
         self._court = court
         self._reader = reader
         self._history = History(genesis, court, reader)
+        self._log = TreeLog(self._history, reader, (), court.signatures)
         self._epochs: dict[int, _Epoch] = {}
         self._tenants: dict[NodeId, str] = {}
         self._hashes: list[bytes] = []
+
+    # -- the history as a transparency log --------------------------------------------------
+
+    def log_checkpoint(self) -> bytes:
+        """Return the last checkpoint of the log that this validator signed, with cosignatures.
+
+        Raises:
+            NotFoundError: It signs none.
+        """
+        note = self._reader.get(Table.META, NOTE_ROW)
+        if note is None:
+            raise NotFoundError("this node signs no checkpoints", hint="ask a validator")
+        return note
+
+    def log_tile(self, path: str) -> bytes:
+        """Return a tile, or a bundle of entries, by its path in tlog-tiles.
+
+        Raises:
+            MalformedError: Not such a path.
+            NotFoundError: The log is not that large.
+        """
+        level, index, width = parse_tile_path(path)
+        try:
+            if level is None:
+                return self._log.entries(index, width)
+            return self._log.tile(level, index, width)
+        except LocalError as error:
+            raise NotFoundError(error.message) from error
 
     # -- validators -------------------------------------------------------------------------
 

@@ -7,20 +7,22 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hookprobe.config import agreement
 from hookprobe.config.agreement import MeshFacts
 from hookprobe.config.load import Config
-from hookprobe.crypto.signing import Ed25519
+from hookprobe.crypto.signing import Ed25519, Ed25519Signer
 from hookprobe.detection.address import HOME_NETWORKS
 from hookprobe.detection.config import DetectionConfig, IncidentConfig
 from hookprobe.detection.event import Format, Sensor
 from hookprobe.dsm.certificate import quorum
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.genesis import decode_genesis
+from hookprobe.dsm.notes import parse_key
+from hookprobe.dsm.tree_log import TreeLog
 from hookprobe.errors import ConfigError, HostError, LocalError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, RefusedReason, SendRefused
@@ -29,6 +31,7 @@ from hookprobe.identity.directory import parse_address
 from hookprobe.neuro.backends.selection import load_backend
 from hookprobe.neuro.config import NeuroConfig
 from hookprobe.node.build import (
+    SCHEMES,
     Documents,
     Parts,
     Settings,
@@ -60,6 +63,7 @@ from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.folders import NodeFolder
 from hookprobe.runtime.keystore import read_roots
+from hookprobe.runtime.log_publisher import LogPublisher
 from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.runtime.outside import Outside
 from hookprobe.runtime.record_desk import RecordDesk
@@ -89,7 +93,7 @@ class _Process:
     log: JsonLog
     files: FileService
     outside: Outside
-    device: DeviceHost | None
+    chores: Sequence[Callable[[], Coroutine[None, None, None]]]
     desks: Mapping[str, control.Perform]
 
 
@@ -250,30 +254,44 @@ def _join(
     device = None
     if isinstance(node, EdgeNode) and built.machine is not None:
         device = DeviceHost(node, built.machine, clock, log.failed)
-    name, desk = _desk_of(node, genesis.ca_keys, clock)
+    publisher = None
+    if isinstance(node, ValidatorNode):
+        publisher = _publisher(node, config, folder, kept[0])
+        observers.append(publisher.report)
+    name, desk = _desk_of(node, (genesis.ca_keys, publisher), clock)
     if isinstance(desk, VerifierDesk):
         observers.append(desk.report)
     driver = Driver(node, socket, kept[0], clock, _each(observers), kept[1])
     if device is not None:
         driver.perform = device.perform
-    for speaker in (carrier, device, desk):
+    for speaker in (carrier, device, desk, publisher):
         if speaker is not None:
             speaker.execute = driver.execute
     desks = {name: desk.perform, file_control.SOCKET_FILE: file_control.answering(files)}
-    return _Process(driver, socket, board, clock, state, log, files, outside, device, desks)
+    chores = [item.run for item in (device, publisher) if item is not None]
+    return _Process(driver, socket, board, clock, state, log, files, outside, chores, desks)
+
+
+def _publisher(
+    node: ValidatorNode, config: Config, folder: NodeFolder, store: SqliteStore
+) -> LogPublisher:
+    witnesses = [parse_key(text) for text in config.texts("dsm.log.witnesses")]
+    log = TreeLog(node.ledger.history, store, witnesses, SCHEMES.signatures)
+    return LogPublisher(log, Ed25519Signer(folder.secrets.signing))
 
 
 def _desk_of(
-    node: FileNode, ca_keys: Sequence[bytes], clock: Clock
+    node: FileNode, parts: tuple[Sequence[bytes], LogPublisher | None], clock: Clock
 ) -> tuple[str, RecordDesk | VerifierDesk | ValidatorDesk]:
     """Return what takes an operator's orders for this kind of node, and its socket's name."""
+    ca_keys, publisher = parts
     match node:
         case EdgeNode():
             return record_desk.SOCKET_FILE, RecordDesk(node, clock)
         case VerifierNode():
             return verifier_desk.SOCKET_FILE, VerifierDesk(node, ca_keys, clock)
-        case ValidatorNode():
-            return validator_desk.SOCKET_FILE, ValidatorDesk(node, clock)
+        case ValidatorNode() if publisher is not None:
+            return validator_desk.SOCKET_FILE, ValidatorDesk(node, publisher, clock)
         case _:
             raise LocalError(f"no orders are known for a {type(node).__name__}")
 
@@ -366,8 +384,7 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
         asyncio.create_task(process.files.run()),
         asyncio.create_task(process.outside.run()),
     ]
-    if process.device is not None:
-        chores.append(asyncio.create_task(process.device.run()))
+    chores += [asyncio.create_task(chore()) for chore in process.chores]
     chores += [_answer(process, name, perform) for name, perform in process.desks.items()]
     if isinstance(node, EdgeNode):
         chores += [

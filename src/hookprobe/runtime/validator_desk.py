@@ -4,6 +4,7 @@
     apply   [attestation]        ask to become a validator, or to use other keys
     approve application          vote for an application, by its id
     remove  validator            vote to remove a validator; one's own name is a resignation
+    witness note                 keep the cosignatures of witnesses on a checkpoint of the log
 
 What is ordered becomes a block of this validator's own chain; it counts once it is in a final
 checkpoint. The block is durable before the asker hears of it.
@@ -14,12 +15,14 @@ from collections.abc import Callable, Sequence
 from hookprobe.crypto.bls import VoteSigner
 from hookprobe.dsm.effects import BlockAppended
 from hookprobe.dsm.governance import Apply, Approve, Governance, Remove
+from hookprobe.dsm.notes import NOTE_MAX_BYTES
 from hookprobe.dsm.registry import Registry
 from hookprobe.errors import LocalError, MalformedError
 from hookprobe.node.host import Effect
 from hookprobe.node.validator import ValidatorNode
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.control import Row, Say
+from hookprobe.runtime.log_publisher import LogPublisher
 from hookprobe.wire.fields import Fields
 from hookprobe.wire.identifiers import parse_node_id
 
@@ -32,11 +35,13 @@ class ValidatorDesk:
 
     Args:
         node: The validator.
+        log: Its log.
         clock: Says what time it is.
     """
 
-    def __init__(self, node: ValidatorNode, clock: Clock) -> None:
+    def __init__(self, node: ValidatorNode, log: LogPublisher, clock: Clock) -> None:
         self._node = node
+        self._log = log
         self._clock = clock
         self.execute: Callable[[Sequence[Effect]], None] = lambda _: None
 
@@ -62,6 +67,11 @@ class ValidatorDesk:
                 target = parse_node_id(fields.text("validator"))
                 fields.finish()
                 return self._write(self._removal(target))
+            case "witness":
+                digits = fields.text("note", limit=2 * NOTE_MAX_BYTES)
+                note = Fields({"note": digits}, "request").hex("note", len(digits) // 2)
+                fields.finish()
+                return [{"cosignatures": self._log.accept(note)}]
             case _:
                 raise MalformedError(f"request: no order {operation[:20]!r}")
 

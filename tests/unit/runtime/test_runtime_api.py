@@ -165,7 +165,9 @@ def test_threat_intel_is_what_was_disclosed_and_nothing_else(desk: Desk) -> None
 
 def test_a_token_is_wanted(desk: Desk) -> None:
     for route in ROUTES:
-        url = route.path.format(epoch=0, block_id="0" * 64, node_id="n", inc=1)
+        url = route.template.format(
+            epoch=0, block_id="0" * 64, node_id="n", inc=1, tile="0/000.p/1"
+        )
         answer = desk.ask(url, "")
         if route.open:
             assert answer.status != 401, url
@@ -317,15 +319,15 @@ def test_metrics_can_be_kept_back() -> None:
 def test_the_description_has_every_route_and_every_parameter(desk: Desk) -> None:
     document = desk.get("/api/v1/openapi.json", "")
     assert document["openapi"].startswith("3.1")
-    assert sorted(document["paths"]) == sorted(route.path for route in ROUTES)
+    assert sorted(document["paths"]) == sorted(route.template for route in ROUTES)
     for route in ROUTES:
-        operation = document["paths"][route.path]["get"]
+        operation = document["paths"][route.template]["get"]
         assert [item["name"] for item in operation["parameters"]] == [
             each.name for each in route.parameters
         ]
         assert bool(operation["security"]) is not route.open
     page = desk.ask("/api/v1/docs", "").body.decode()
-    assert all(route.path in page for route in ROUTES)
+    assert all(route.template in page for route in ROUTES)
     assert "http://" not in page
     assert "https://" not in page
     named = {route.name for route in ROUTES if not route.open}

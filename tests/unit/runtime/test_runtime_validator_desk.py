@@ -5,13 +5,21 @@ import asyncio
 import pytest
 from tests.unit.node.mesh import MemoryMesh
 
-from hookprobe.errors import HookProbeError
+from hookprobe.crypto.signing import Ed25519, Ed25519Signer
+from hookprobe.dsm.notes import WITNESS_KEY, Note, NoteKey, cosign, parse_note
+from hookprobe.dsm.store import Table
+from hookprobe.dsm.tree_log import NOTE_ROW, TreeLog, parse_tile_path, tile_path
+from hookprobe.errors import HookProbeError, MalformedError, RemoteError
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.control import Row
+from hookprobe.runtime.log_publisher import LogPublisher
 from hookprobe.runtime.validator_desk import ValidatorDesk
 from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.fields import Fields
 from hookprobe.wire.instant import Instant
+
+WITNESS = Ed25519Signer(b"\x09" * 32)
+WITNESS_NAME = NoteKey("witness.example/w1", WITNESS_KEY, WITNESS.public_key)
 
 
 class MeshClock(Clock):
@@ -26,9 +34,50 @@ class MeshClock(Clock):
 
 def desk_of(mesh: MemoryMesh, name: str) -> ValidatorDesk:
     host = mesh.hosts[name]
-    desk = ValidatorDesk(host.validator, MeshClock(mesh))
-    desk.execute = lambda effects: mesh.execute(host, list(effects))
+    history = host.validator.ledger.history
+    log = TreeLog(history, host.store, (WITNESS_NAME,), Ed25519())
+    publisher = LogPublisher(log, Ed25519Signer(mesh.enrolled(name).secrets.signing))
+    desk = ValidatorDesk(host.validator, publisher, MeshClock(mesh))
+    for speaker in (publisher, desk):
+        speaker.execute = lambda effects: mesh.execute(host, list(effects))
     return desk
+
+
+def test_a_witness_is_kept_beside_the_checkpoint_it_saw() -> None:
+    mesh = MemoryMesh(())
+    mesh.run(4)
+    host = mesh.hosts["validator-1"]
+    log = TreeLog(host.validator.ledger.history, host.store, (WITNESS_NAME,), Ed25519())
+    publisher = LogPublisher(log, WITNESS)
+    publisher.execute = lambda effects: mesh.execute(host, list(effects))
+    publisher.publish()
+    kept = host.store.get(Table.META, NOTE_ROW)
+    assert kept is not None
+    note = parse_note(kept)
+    line = cosign(note.text, WITNESS_NAME, WITNESS, 1_800_000_000)
+    given = Note(note.text, (line,)).encode()
+    assert order(desk_of(mesh, "validator-1"), op="witness", note=given.hex()) == [
+        {"cosignatures": 1}
+    ]
+    publisher.publish()
+    shown = host.store.get(Table.META, NOTE_ROW)
+    assert shown is not None
+    assert line in parse_note(shown).signatures
+    forged = Note(note.text.replace("\n", "\n1", 1), (line,)).encode()
+    with pytest.raises(RemoteError):
+        order(desk_of(mesh, "validator-1"), op="witness", note=forged.hex())
+
+
+@pytest.mark.parametrize("level", [None, 0, 7])
+@pytest.mark.parametrize("index", [0, 999, 1000, 1234067])
+@pytest.mark.parametrize("width", [1, 255, 256])
+def test_a_tile_has_one_path(level: int | None, index: int, width: int) -> None:
+    path = tile_path(level, index, width)
+    assert parse_tile_path(path) == (level, index, width)
+    bad = (path + "/", path + ".p/256", path.replace("tile/", "tile//"), path + ".p/0", "x" + path)
+    for other in bad:
+        with pytest.raises(MalformedError):
+            parse_tile_path(other)
 
 
 def order(desk: ValidatorDesk, **request: str) -> list[Row]:
