@@ -8,6 +8,7 @@ import click
 from hookprobe.cli.output import message
 from hookprobe.crypto.signing import Ed25519
 from hookprobe.dsm.genesis import EPOCH_DURATION_MAX_US, EPOCH_DURATION_MIN_US, decode_genesis
+from hookprobe.dsm.governance import revoke
 from hookprobe.errors import ConfigError
 from hookprobe.identity import directory as directories
 from hookprobe.identity.directory import parse_address
@@ -16,6 +17,7 @@ from hookprobe.node.provision import Enrolled, NodePlan
 from hookprobe.runtime import folders
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.keystore import read_file, write_atomically
+from hookprobe.wire import canonical
 from hookprobe.wire.identifiers import NodeId, parse_node_id, parse_tenant_id
 from hookprobe.wire.instant import MILLISECOND
 
@@ -119,6 +121,23 @@ def validator(folder: Path, home: Path, name: str, place: str) -> None:
     message(f"next: copy {home}/directory.json to all nodes and restart the validators, then")
     message(f"      hookprobe validator run -c {folder}/hookprobe.yaml")
     message(f"      hookprobe validator apply -c {folder}/hookprobe.yaml")
+
+
+@init.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--mesh", "home", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--node", "name", required=True, help="The node whose blocks shall count no more.")
+def revocation(out: Path, home: Path, name: str) -> None:
+    """Sign into OUT that a node is revoked; carry it to any validator.
+
+    Nothing of the node counts from the checkpoint on that follows. A validator's seat is not taken
+    by this: that is for the validators to decide.
+    """
+    authority = folders.read_authority(home)
+    genesis = decode_genesis(read_file(home / folders.GENESIS_FILE, limit=1 << 20))
+    made = revoke(genesis.chain_id(), parse_node_id(name), authority.signer())
+    write_atomically(out, canonical.encode(made.to_body()))
+    message(f"next: hookprobe validator revoke {out} -c .../hookprobe.yaml")
 
 
 def _enrol(folder: Path, home: Path, plan: NodePlan) -> Enrolled:

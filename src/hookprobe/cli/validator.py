@@ -11,10 +11,12 @@ from hookprobe.cli.run import validator
 from hookprobe.dsm.notes import NOTE_MAX_BYTES
 from hookprobe.runtime.keystore import read_file
 from hookprobe.runtime.validator_desk import SOCKET_FILE
+from hookprobe.wire import canonical
 from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.identifiers import parse_block_id, parse_node_id
 
 _ATTESTATION_MAX_BYTES = 3 << 10
+_REVOCATION_MAX_BYTES = 4096
 
 
 @validator.command()
@@ -75,3 +77,13 @@ def witness(path: Path | None, form: str | None, note: Path) -> None:
     """
     data = read_file(note, limit=NOTE_MAX_BYTES)
     emit_one(ask(path, SOCKET_FILE, {"op": "witness", "note": data.hex()})[0], form)
+
+
+@validator.command()
+@click.argument("document", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@config_option
+@form_option
+def revoke(path: Path | None, form: str | None, document: Path) -> None:
+    """Write the authority's revocation in DOCUMENT on chain (see `hookprobe init revocation`)."""
+    body = canonical.decode_object(read_file(document, limit=_REVOCATION_MAX_BYTES))
+    _order(path, form, {"op": "revoke", "body": body})

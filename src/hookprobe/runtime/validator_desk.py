@@ -4,6 +4,7 @@
     apply   [attestation]        ask to become a validator, or to use other keys
     approve application          vote for an application, by its id
     remove  validator            vote to remove a validator; one's own name is a resignation
+    revoke  body                 write an authority's revocation of a node on chain
     witness note                 keep the cosignatures of witnesses on a checkpoint of the log
 
 What is ordered becomes a block of this validator's own chain; it counts once it is in a final
@@ -14,15 +15,29 @@ from collections.abc import Callable, Sequence
 
 from hookprobe.crypto.bls import VoteSigner
 from hookprobe.dsm.effects import BlockAppended
-from hookprobe.dsm.governance import Apply, Approve, Governance, Remove
+from hookprobe.dsm.governance import (
+    Apply,
+    Approve,
+    Governance,
+    Remove,
+    Revoke,
+    parse_governance,
+    revocation_statement,
+)
 from hookprobe.dsm.notes import NOTE_MAX_BYTES
 from hookprobe.dsm.registry import Registry
-from hookprobe.errors import LocalError, MalformedError
+from hookprobe.errors import (
+    LocalError,
+    MalformedError,
+    UnauthorizedError,
+    VerificationError,
+)
 from hookprobe.node.host import Effect
 from hookprobe.node.validator import ValidatorNode
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.control import Row, Say
 from hookprobe.runtime.log_publisher import LogPublisher
+from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.fields import Fields
 from hookprobe.wire.identifiers import parse_node_id
 
@@ -67,6 +82,10 @@ class ValidatorDesk:
                 target = parse_node_id(fields.text("validator"))
                 fields.finish()
                 return self._write(self._removal(target))
+            case "revoke":
+                body = fields.object("body")
+                fields.finish()
+                return self._write(self._revocation(body))
             case "witness":
                 digits = fields.text("note", limit=2 * NOTE_MAX_BYTES)
                 note = Fields({"note": digits}, "request").hex("note", len(digits) // 2)
@@ -131,6 +150,15 @@ class ValidatorDesk:
         if self._registry.following.place(target) is None:
             raise LocalError(f"{target} is no validator: not found")
         return Remove(parse_node_id(target))
+
+    def _revocation(self, body: JsonObject) -> Revoke:
+        what, court = parse_governance(body), self._node.ledger.history.court
+        if not isinstance(what, Revoke) or what.ca_key not in court.ca_keys:
+            raise UnauthorizedError("not a revocation by an authority of this mesh")
+        said = revocation_statement(court.chain, what.node_id)
+        if not court.signatures.verify(what.ca_key, said, what.ca_signature):
+            raise VerificationError("revocation: the authority's signature does not hold")
+        return what
 
     def _write(self, what: Governance) -> list[Row]:
         effects = self._node.act(what, self._clock.now())

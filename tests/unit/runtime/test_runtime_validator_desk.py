@@ -1,11 +1,14 @@
 """Orders to a running validator."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.unit.node.mesh import MemoryMesh
 
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
+from hookprobe.dsm.effects import NodeRevoked
+from hookprobe.dsm.governance import Approve, revoke
 from hookprobe.dsm.notes import WITNESS_KEY, Note, NoteKey, cosign, parse_note
 from hookprobe.dsm.store import Table
 from hookprobe.dsm.tree_log import NOTE_ROW, TreeLog, parse_tile_path, tile_path
@@ -14,8 +17,9 @@ from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.control import Row
 from hookprobe.runtime.log_publisher import LogPublisher
 from hookprobe.runtime.validator_desk import ValidatorDesk
-from hookprobe.wire.canonical import JsonObject
+from hookprobe.wire.canonical import Json, JsonObject
 from hookprobe.wire.fields import Fields
+from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 WITNESS = Ed25519Signer(b"\x09" * 32)
@@ -80,7 +84,7 @@ def test_a_tile_has_one_path(level: int | None, index: int, width: int) -> None:
             parse_tile_path(other)
 
 
-def order(desk: ValidatorDesk, **request: str) -> list[Row]:
+def order(desk: ValidatorDesk, **request: Json) -> list[Row]:
     document: JsonObject = dict(request)
     return asyncio.run(desk.perform(Fields(document, "request"), lambda _: None))
 
@@ -114,3 +118,21 @@ def test_orders_that_cannot_be_are_refused(request_: dict[str, str]) -> None:
     mesh = MemoryMesh(())
     with pytest.raises(HookProbeError):
         order(desk_of(mesh, "validator-1"), **request_)
+
+
+def test_an_authority_revokes_a_node_through_any_validator() -> None:
+    mesh = MemoryMesh(("edge-a",))
+    mesh.run(4)
+    desk, chain = desk_of(mesh, "validator-1"), mesh.mesh.genesis.chain_id()
+    genuine = revoke(chain, NodeId("edge-a"), mesh.mesh.authority.signer())
+    for bad in (
+        revoke(chain, NodeId("edge-a"), WITNESS),
+        revoke(bytes(32), NodeId("edge-a"), mesh.mesh.authority.signer()),
+        replace(genuine, node_id=NodeId("validator-2")),
+        Approve(bytes(32)),
+    ):
+        with pytest.raises(RemoteError):
+            order(desk, op="revoke", body=bad.to_body())
+    order(desk, op="revoke", body=genuine.to_body())
+    mesh.run(6)
+    assert [item.node_id for item in mesh.hosts["validator-3"].of(NodeRevoked)] == ["edge-a"]
