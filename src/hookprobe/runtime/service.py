@@ -302,7 +302,8 @@ def _egress(config: Config) -> EgressRecord | None:
 
 
 def _build(role: str, config: Config, folder: NodeFolder, store: SqliteStore) -> _Built:
-    documents = Documents(folder.secrets, folder.enrolment, folder.genesis, folder.directory)
+    papers = (folder.enrolment, folder.genesis, folder.directory)
+    documents = Documents(folder.secrets, *papers, folder.spare_voting)
     settings = settings_of(config)
     parts = Parts(store, secrets.token_bytes, Clock().now())
     match role:
