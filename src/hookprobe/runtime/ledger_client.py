@@ -43,7 +43,8 @@ from hookprobe.runtime.api_handlers import threat_category
 from hookprobe.runtime.keystore import read_file, read_private
 from hookprobe.runtime.ledger_answers import read_block
 from hookprobe.runtime.ledger_checks import AnswerChecker, trusted_court
-from hookprobe.wire.canonical import Json, JsonObject
+from hookprobe.wire import canonical
+from hookprobe.wire.canonical import JsonObject, check_nesting
 from hookprobe.wire.identifiers import (
     parse_block_id,
     parse_chain_id,
@@ -53,6 +54,7 @@ from hookprobe.wire.identifiers import (
 
 URL_DEFAULT = "http://127.0.0.1:4780"
 ANSWER_MAX_BYTES = 16 << 20
+ANSWER_DEPTH_MAX = 32
 BLOCKS_MAX = 100_000
 PAGES_MAX = 10_000
 BUSY_TRIES = 5
@@ -144,8 +146,9 @@ class HttpFetch:
 
 def _read(status: int, body: bytes, host: str) -> JsonObject:
     try:
+        check_nesting(body, ANSWER_DEPTH_MAX)
         document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, LimitExceededError) as error:
         raise UnavailableError(f"{host}: status {status}, no answer of this API") from error
     if not isinstance(document, dict):
         raise MalformedError(f"{host}: an object is wanted")
@@ -389,8 +392,10 @@ class DSMClient:
         event = SharedEvent.decode(payload.data)
         if wanted is not None and event.category is not wanted:
             raise VerificationError(f"block {signed.id.hex()[:16]} is about something else")
-        fields: dict[str, Json] = json.loads(payload.data)
-        return fields | {"block_id": signed.id.hex(), "node_id": signed.block.node_id}
+        return canonical.decode_object(payload.data) | {
+            "block_id": signed.id.hex(),
+            "node_id": signed.block.node_id,
+        }
 
     def _vouch(self, signed: SignedBlock) -> None:
         if not self._checked().knows(signed.lane):

@@ -96,7 +96,7 @@ def decode(data: bytes, *, limit: int = SIZE_MAX_BYTES) -> Json:
     """
     if len(data) > limit:
         raise LimitExceededError(f"canonical JSON: {len(data)} bytes, limit {limit}")
-    _check_nesting(data)
+    check_nesting(data)
     try:
         value: Json = _DECODER.decode(data)
     except UnicodeDecodeError as error:
@@ -110,18 +110,24 @@ def decode(data: bytes, *, limit: int = SIZE_MAX_BYTES) -> Json:
     return value
 
 
-def _check_nesting(data: bytes) -> None:
-    # A JSON parser recurses in C once per level, and a process that has raised its recursion limit
-    # dies of a stack overflow on a hostile document. So depth is counted before parsing; a
-    # document with few brackets cannot be that deep and skips the count.
+def check_nesting(data: bytes, depth_max: int = DEPTH_MAX) -> None:
+    """Refuse JSON that is too deep, before any parser sees it.
+
+    A JSON parser recurses in C once per level, and a process that has raised its recursion limit
+    dies of a stack overflow on a hostile document. A document with few brackets cannot be that
+    deep and skips the count.
+
+    Raises:
+        LimitExceededError: More than `depth_max` levels.
+    """
     if data.count(b"[") + data.count(b"{") <= _BRACKETS_HARMLESS:
         return
     depth = 0
     for mark in _BRACKET_OR_TEXT.findall(data):
         if mark in b"[{":
             depth += 1
-            if depth > DEPTH_MAX:
-                raise LimitExceededError(f"canonical JSON: deeper than {DEPTH_MAX} levels")
+            if depth > depth_max:
+                raise LimitExceededError(f"JSON: deeper than {depth_max} levels")
         elif mark in b"]}":
             depth -= 1
 
