@@ -232,10 +232,7 @@ class Incoming:
         return self._check(header)
 
     def _missing(self, index: int, last: int) -> int:
-        """Return a bit for each fragment of this cut that is to come.
-
-        0 for a cut that was replaced by a finer one: what it brings is not taken any more.
-        """
+        """Return a bit for each fragment of a cut to come; none if a finer cut replaced it."""
         known, missing = self._partial.get(index, (-1, 0))
         if last == known:
             return missing
