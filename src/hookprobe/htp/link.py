@@ -9,7 +9,7 @@ heartbeats and renews keys, the answering end checks resonance and reports trust
 from hookprobe.crypto.sealing import COUNTER_MAX
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
-from hookprobe.htp.bulk import Piece, parts_of
+from hookprobe.htp.bulk import Piece
 from hookprobe.htp.channels import BULK_KIND
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import (
@@ -235,26 +235,6 @@ class Link:
             effects += self._control(opened, now)
         return effects
 
-    def receive_bulk(self, data: bytes, address: Address, now: Instant) -> bool:
-        """Take the usual packet of bulk data in one go; False: it needs the long way.
-
-        A file is a thousand of them in a mebibyte, so they skip what can only matter to others.
-        """
-        session, path = self.session, self._path
-        if self.ended is not None or address != path.address or not path.proven:
-            return False
-        if len(data) < SEALED_OVERHEAD_BYTES or not self._acks.ranges:
-            return False
-        opened = session.open_bulk(data)
-        if opened is None:
-            return False
-        number, timestamp, fragment = opened
-        self.last_heard = now
-        self._fragments.append(fragment)
-        taken = self._acks.receive_next(number, timestamp, now)
-        assert taken, "the window and the acknowledgements disagree"
-        return True
-
     def _receive_data(self, opened: Opened) -> list[Effect]:
         header, payload = opened.header, opened.payload
         if header.flags & FLAG_UNRELIABLE:
@@ -336,8 +316,9 @@ class Link:
         return self._acks.deadline if self._path.may_send(size) else None
 
     def _post(self, packet: bytes) -> Transmit:
-        self._path.on_sent(len(packet))
-        return Transmit(self._path.address, packet)
+        path = self._path
+        path.on_sent(len(packet))
+        return _tuple(Transmit, (path.address, packet))
 
     def _send_traffic(self, traffic: Traffic, out: list[Effect], now: Instant) -> None:
         if not traffic.pending:
@@ -372,7 +353,7 @@ class Link:
 
     def _send_run(self, traffic: Traffic, run: list[Piece], now: Instant) -> list[Transmit]:
         first, chunk = self.session.next_number, run[0].chunk
-        packets = self.session.seal_run(parts_of(run), chunk.piece_bytes, now)
+        packets = self.session.seal_run(run, now)
         traffic.recovery.on_run_sent(first, chunk.packet_bytes, run, traffic.background, now)
         address = self._path.address
         return [_tuple(Transmit, (address, packet)) for packet in packets]
@@ -386,21 +367,26 @@ class Link:
         return self._post(packet)
 
     def _send_ack(self, now: Instant) -> Transmit:
-        acks = self._acks
-        answering = not self.session.names.dialled
-        first = credit_at_first(self._tools.config.window_bytes)
-        ack = Ack(
-            min(max(0, now - acks.largest_at), 0xFFFFFFFF),
+        acks, config, inbox = self._acks, self._tools.config, self._inbox
+        held_us = now - acks.largest_at
+        credit = credit_at_first(config.window_bytes) if inbox is None else inbox.credit
+        trust = heartbeat_s = flags = 0
+        if self._watch is not None:
+            trust, heartbeat_s = self.trust, config.heartbeat_s
+            flags = ACK_REATTEST if self._watch.reattest_at or self.renewal_due else 0
+        fields = (
+            min(held_us, 0xFFFFFFFF) if held_us > 0 else 0,
             acks.echo_ts,
-            min((self._inbox.credit if self._inbox else first) >> 10, 0xFFFFFFFF),
-            self.trust if answering else 0,
-            self._tools.config.heartbeat_s if answering else 0,
-            ACK_REATTEST if answering and (self._reattest_at or self.renewal_due) else 0,
+            min(credit >> 10, 0xFFFFFFFF),
+            trust,
+            heartbeat_s,
+            flags,
             self._probe_echo,
             tuple(acks.ranges),
         )
         acks.sent()
-        return self._post(self.session.seal(PacketType.ACK, encode_ack(ack), now))
+        packet = self.session.seal(PacketType.ACK, encode_ack(_tuple(Ack, fields)), now)
+        return self._post(packet)
 
     def _heartbeat(self, now: Instant) -> list[Effect]:
         """Send a HEARTBEAT: a fresh beacon from the dialling end, a path probe from either."""
