@@ -31,8 +31,7 @@ def api(path: Path | None, listen: str | None) -> None:
     genesis_path = settings.file("identity.path") / folders.GENESIS_FILE
     genesis = decode_genesis(read_file(genesis_path, limit=1 << 20))
     where = listen or settings.text("api.listen") or outside.LISTEN_DEFAULT
-    state = settings.file("state.path")
-    server = outside.open_api(settings, genesis, state, Clock(), where)
+    server = outside.open_api(settings, genesis, Clock(), where)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -107,13 +107,16 @@ def _absent(what: str) -> Callable[[object], Value]:
     return parse
 
 
-def _backend(*others: str) -> Callable[[object], Value]:
-    def parse(value: object) -> Value:
-        if value in others:
-            raise MalformedError(f"this version has no {value}; sqlite is the one there is")
-        return _choice("sqlite")(value)
+def _blocks_backend(value: object) -> Value:
+    if value == "leveldb":
+        raise MalformedError("leveldb: rocksdb is its successor; sqlite needs no package")
+    return _choice("sqlite", "rocksdb")(value)
 
-    return parse
+
+def _checkpoints_backend(value: object) -> Value:
+    if value == "postgresql":
+        raise MalformedError("this version has no postgresql; sqlite is the one there is")
+    return _choice("sqlite")(value)
 
 
 def _role(value: object) -> Value:
@@ -207,21 +210,21 @@ KEYS = (
     ),
     Key(
         "dsm.storage.microblocks.backend",
-        _backend("rocksdb", "leveldb"),
+        _blocks_backend,
         "sqlite",
-        "where blocks are kept: in state.path",
+        "where the ledger is kept: sqlite, or rocksdb (extra rocksdb)",
     ),
     Key(
         "dsm.storage.microblocks.path",
         _text,
         "",
-        "folder of blocks; only with a backend other than sqlite",
+        "folder of rocksdb; empty: in state.path, where sqlite always is",
     ),
     Key(
         "dsm.storage.checkpoints.backend",
-        _backend("postgresql"),
+        _checkpoints_backend,
         "sqlite",
-        "where checkpoints are kept: in state.path",
+        "where checkpoints are kept: with the blocks",
     ),
     Key(
         "dsm.storage.checkpoints.table",

@@ -12,6 +12,7 @@ from hookprobe.identity.directory import parse_address
 from hookprobe.node.observations import Observation
 from hookprobe.runtime.api import ApiSettings
 from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.ledger_store import place_of
 from hookprobe.runtime.metrics import Meter
 from hookprobe.runtime.status import StatusBoard
 from hookprobe.runtime.webhook_events import Sender
@@ -36,9 +37,7 @@ def api_settings(config: Config) -> ApiSettings:
     )
 
 
-def open_api(
-    config: Config, genesis: Genesis, state: Path, clock: Clock, listen: str
-) -> "ApiServer":
+def open_api(config: Config, genesis: Genesis, clock: Clock, listen: str) -> "ApiServer":
     """Make the server of a node's API; it does not listen yet.
 
     Raises:
@@ -53,7 +52,7 @@ def open_api(
     from hookprobe.runtime.api_server import ApiServer, Listening, make_application
 
     host, port = parse_address(listen, port_min=0)
-    application = make_application(genesis, state, api_settings(config), clock)
+    application = make_application(genesis, place_of(config), api_settings(config), clock)
     return ApiServer(application, Listening(host, port))
 
 
@@ -95,7 +94,7 @@ class Outside:
         sender = Sender(node, genesis.chain_id().hex())
         self._board = board
         self._webhooks = open_webhooks(config, sender, state, clock, board.meter)
-        self._api = open_api(config, genesis, state, clock, listen) if listen else None
+        self._api = open_api(config, genesis, clock, listen) if listen else None
 
     def report(self, observation: Observation) -> None:
         """Take one observation."""

@@ -1,0 +1,103 @@
+"""Real nodes over the stores that are not the default: killed, asked, backed up."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookprobe.dsm.checkpoint import decode_sealed
+from hookprobe.dsm.store import Table
+from hookprobe.runtime.ledger_store import StorePlace, open_store
+from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, MeshShape
+
+EVE = Path(__file__).parents[1] / "data/sensors/eve/brute-ssh.eve.json"
+VALIDATORS = tuple(f"validator-{i}" for i in (1, 2, 3, 4))
+WAIT_S = 60.0
+BAD_EVENTS = ("ForkDetected", "NodeQuarantined", "MisbehaviourDetected", "Ended")
+
+
+def hookprobe(*arguments: object, status: int = 0) -> str:
+    command = [sys.executable, "-m", "hookprobe", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr + done.stdout
+    return done.stdout + done.stderr
+
+
+def shape(storage: dict[str, object]) -> MeshShape:
+    return MeshShape(
+        validators=4,
+        edges=(("edge-a", "tenant-a"),),
+        epoch_ms=300,
+        settings={
+            "dsm": {"epoch_gap_ms": 100, "propose_grace_ms": 50, "storage": storage},
+            "sensors": {"idle_ms": 500},
+            "neuro": {"interval_ms": 1000},
+        },
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.1)
+
+
+def finals(place: StorePlace) -> dict[int, bytes]:
+    if not place.exists():
+        return {}
+    store = open_store(place, read_only=True)
+    try:
+        rows = store.scan(Table.CHECKPOINTS, b"", b"\xff" * 9, 100_000)
+        return {int.from_bytes(key, "big"): decode_sealed(value).hash for key, value in rows}
+    finally:
+        store.close()
+
+
+def complaints(mesh: LocalMesh) -> list[Any]:
+    found = []
+    while not mesh.lines.empty():
+        line = mesh.lines.get_nowait()
+        if line.event in BAD_EVENTS and (line.event != "Ended" or line.fields["complaint"]):
+            found.append(line)
+    return found
+
+
+@pytest.mark.slow
+def test_nodes_on_rocksdb_are_killed_and_fork_nothing(tmp_path: Path) -> None:
+    mesh = LocalMesh(tmp_path / "mesh", shape({"microblocks": {"backend": "rocksdb"}}))
+    places = {name: StorePlace(mesh.state_of(name), "rocksdb") for name in VALIDATORS}
+
+    async def story() -> None:
+        await mesh.start([VERIFIER, *VALIDATORS, "edge-a"])
+        mesh.feed("edge-a", EVE.read_bytes())
+        await until(lambda: len(finals(places["validator-1"])) > 5)
+        for victim in ("validator-1", "edge-a", "validator-2", "validator-1"):
+            await mesh.kill(victim)
+            await mesh.start([victim])
+            seen = len(finals(places["validator-1"]))
+            await until(lambda seen=seen: len(finals(places["validator-1"])) > seen + 3)  # type: ignore[misc]
+        await mesh.stop()
+
+    asyncio.run(story())
+    assert complaints(mesh) == []
+    histories = [finals(place) for place in places.values()]
+    shared = set.intersection(*(set(history) for history in histories))
+    assert len(shared) > 15
+    assert all(len({history[epoch] for history in histories}) == 1 for epoch in shared)
+    settings = tmp_path / "mesh/edge-a/hookprobe.yaml"
+    bundle = tmp_path / "edge-a.hpe"
+    hookprobe("evidence", "export", "-c", settings, "--output", bundle)
+    shown = json.loads(
+        hookprobe("verify", bundle, "--trust", tmp_path / "mesh/genesis.json", "--json")
+    )
+    assert shown["result"] == "VERIFIED"
+    mesh.change_settings("edge-a", {"dsm": {"storage": {"microblocks": {"backend": "sqlite"}}}})
+    said = hookprobe("edge", "run", "-c", settings, status=1)
+    assert "this node's ledger is in rocksdb" in said
