@@ -18,7 +18,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from rocksdict import (
     BlockBasedOptions,
     Cache,
     ColumnFamily,
+    DbClosedError,
     DBCompressionType,
     DBRecoveryMode,
     Options,
@@ -129,15 +129,8 @@ class RocksStore:
         found: bytes | None = self._database.get(key)
         return int.from_bytes(found, "big") if found is not None else 0
 
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        """Turn what RocksDB says into what an operator can act on."""
-        try:
-            yield
-        except HostError:
-            raise
-        except Exception as error:  # rocksdict raises nothing narrower
-            raise HostError(f"{self._path}: {error}", hint=_HINT) from error
+    def _failing(self) -> "_Failing":
+        return _Failing(self._path)
 
     # -- column families ----------------------------------------------------------------------
 
@@ -320,6 +313,22 @@ def _plain(table: Table, key: bytes) -> bytes:
 def _family(name: str) -> tuple[Table, int]:
     stem, _, slot = name.partition("_")
     return Table(stem), int(slot)
+
+
+class _Failing:
+    """Turns what RocksDB says into what an operator can act on.
+
+    The library raises plain `Exception`, and `TypeError` for a row that is not bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if kind in (Exception, TypeError, DbClosedError):
+            raise HostError(f"{self._path}: {error}", hint=_HINT) from error
 
 
 def _once(rows: Iterator[Row]) -> Iterator[Row]:
