@@ -1,20 +1,23 @@
 """Real nodes over the stores that are not the default: killed, asked, backed up."""
 
 import asyncio
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.servers import postgres
 
 from hookprobe.dsm.checkpoint import decode_sealed
 from hookprobe.dsm.store import Table
 from hookprobe.runtime.ledger_store import StorePlace, open_store
-from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, MeshShape
+from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, LogLine, MeshShape
+from hookprobe.runtime.postgres_checkpoints import PostgresCheckpoints
 
 EVE = Path(__file__).parents[1] / "data/sensors/eve/brute-ssh.eve.json"
 VALIDATORS = tuple(f"validator-{i}" for i in (1, 2, 3, 4))
@@ -60,13 +63,16 @@ def finals(place: StorePlace) -> dict[int, bytes]:
         store.close()
 
 
-def complaints(mesh: LocalMesh) -> list[Any]:
-    found = []
-    while not mesh.lines.empty():
-        line = mesh.lines.get_nowait()
-        if line.event in BAD_EVENTS and (line.event != "Ended" or line.fields["complaint"]):
-            found.append(line)
-    return found
+def everything(mesh: LocalMesh) -> list[LogLine]:
+    return [mesh.lines.get_nowait() for _ in range(mesh.lines.qsize())]
+
+
+def complaints(mesh: LocalMesh) -> list[LogLine]:
+    return [
+        line
+        for line in everything(mesh)
+        if line.event in BAD_EVENTS and (line.event != "Ended" or line.fields["complaint"])
+    ]
 
 
 @pytest.mark.slow
@@ -101,3 +107,42 @@ def test_nodes_on_rocksdb_are_killed_and_fork_nothing(tmp_path: Path) -> None:
     mesh.change_settings("edge-a", {"dsm": {"storage": {"microblocks": {"backend": "sqlite"}}}})
     said = hookprobe("edge", "run", "-c", settings, status=1)
     assert "this node's ledger is in rocksdb" in said
+
+
+@pytest.mark.slow
+def test_a_validator_copies_to_postgresql_through_an_outage(tmp_path: Path) -> None:
+    with postgres() as server:
+        mesh = LocalMesh(tmp_path / "mesh", shape({"checkpoints": {"backend": "sqlite"}}))
+        copied = {"backend": "postgresql", "url": server.url}
+        storage = {"storage": {"checkpoints": copied}, "epoch_gap_ms": 100, "propose_grace_ms": 50}
+        mesh.change_settings("validator-1", {"dsm": storage})
+        place = StorePlace(mesh.state_of("validator-1"))
+
+        def tip() -> int:
+            with contextlib.closing(PostgresCheckpoints(server.url, read_only=True)) as table:
+                return table.tip()[0]
+
+        async def story() -> None:
+            await mesh.start([*VALIDATORS])
+            await until(lambda: len(finals(place)) > 4)
+            await until(lambda: tip() > 3)
+            server.stop(signal.SIGKILL)
+            seen = len(finals(place))
+            await until(lambda: len(finals(place)) > seen + 4)  # agreement does not wait for it
+            server.start()
+            await until(lambda: tip() > seen + 4)
+            await mesh.kill("validator-1")
+            await mesh.start(["validator-1"])
+            seen = len(finals(place))
+            await until(lambda: tip() > seen + 3)
+            await mesh.stop()
+
+        asyncio.run(story())
+        history = finals(place)
+        with contextlib.closing(PostgresCheckpoints(server.url, read_only=True)) as table:
+            rows = table.scan(0, 10_000)
+        assert [epoch for epoch, _, _ in rows] == list(range(len(rows)))
+        assert all(decode_sealed(sealed).hash == history[epoch] for epoch, sealed, _ in rows)
+        failures = [line for line in everything(mesh) if line.event == "Failed"]
+        assert failures
+        assert all("postgresql" in str(line.fields["reason"]) for line in failures)

@@ -58,6 +58,9 @@ def _own(config: Config) -> list[str]:
     rocks = config.text(storage + "microblocks.backend") == "rocksdb"
     if config.text(storage + "microblocks.path") and not rocks:
         problems.append(f"{storage}microblocks.path: sqlite keeps blocks in state.path")
+    server = config.text(storage + "checkpoints.backend") == "postgresql"
+    if config.text(storage + "checkpoints.url") and not server:
+        problems.append(f"{storage}checkpoints.url: goes with backend postgresql only")
     if config.integer("dsm.gossip.port") and config.origins["htp.listen"] != "default":
         problems.append("dsm.gossip.port: htp.listen is set too; leave one of them out")
     return problems

@@ -113,10 +113,15 @@ def _blocks_backend(value: object) -> Value:
     return _choice("sqlite", "rocksdb")(value)
 
 
-def _checkpoints_backend(value: object) -> Value:
-    if value == "postgresql":
-        raise MalformedError("this version has no postgresql; sqlite is the one there is")
-    return _choice("sqlite")(value)
+def _url(*schemes: str) -> Callable[[object], Value]:
+    def parse(value: object) -> Value:
+        text = str(_text(value))
+        if text and text.partition("://")[0] not in schemes:
+            # Never quoted: it may hold a password.
+            raise MalformedError(f"must be empty or begin with {' or '.join(schemes)} and ://")
+        return text
+
+    return parse
 
 
 def _role(value: object) -> Value:
@@ -222,15 +227,27 @@ KEYS = (
     ),
     Key(
         "dsm.storage.checkpoints.backend",
-        _checkpoints_backend,
+        _choice("sqlite", "postgresql"),
         "sqlite",
-        "where checkpoints are kept: with the blocks",
+        "sqlite: with the blocks; postgresql: copied there too (extra postgresql)",
     ),
     Key(
         "dsm.storage.checkpoints.table",
         _choice("dsm_checkpoints"),
         "dsm_checkpoints",
         "the table's name; only with a server",
+    ),
+    Key(
+        "dsm.storage.checkpoints.url",
+        _url("postgresql", "postgres"),
+        "",
+        "postgresql://user@host/database; empty: as PGHOST and its like say",
+    ),
+    Key(
+        "dsm.storage.pending.url",
+        _url("redis", "rediss", "valkey", "unix"),
+        "",
+        "redis or valkey where pending validations are shown; empty: in the process",
     ),
     Key(
         "dsm.storage.microblocks.retention_days",

@@ -2,12 +2,13 @@
 
 import asyncio
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hookprobe.config.load import Config
 from hookprobe.dsm.genesis import Genesis
-from hookprobe.errors import ConfigError
+from hookprobe.errors import ConfigError, HostError
 from hookprobe.identity.directory import parse_address
 from hookprobe.node.observations import Observation
 from hookprobe.runtime.api import ApiSettings
@@ -21,6 +22,7 @@ from hookprobe.runtime.webhook_settings import read_hooks
 
 if TYPE_CHECKING:
     from hookprobe.runtime.api_server import ApiServer
+    from hookprobe.runtime.checkpoint_copy import CheckpointCopy
 
 EXTRA = "api"
 PACKAGES = ("uvicorn", "prometheus_client")
@@ -72,6 +74,30 @@ def open_webhooks(
     return WebhookService(hooks, sender, state, clock, meter)
 
 
+def open_copy(
+    config: Config, clock: Clock, failed: Callable[[HostError], None]
+) -> "CheckpointCopy | None":
+    """Return the copy of a validator's checkpoints to a server; None where none is wanted.
+
+    Raises:
+        ConfigError: The package of the extra is not installed.
+    """
+    storage = "dsm.storage.checkpoints."
+    role = config.text("dsm.node.role")
+    if config.text(storage + "backend") != "postgresql" or role != "validator":
+        return None
+    if importlib.util.find_spec("psycopg") is None:
+        raise ConfigError(
+            [f"{storage}backend: the package psycopg is not installed"],
+            hint="pip install 'hookprobe[postgresql]', or set sqlite",
+        )
+    from hookprobe.runtime.checkpoint_copy import CheckpointCopy, CopyTask
+
+    days = config.integer(storage + "retention_days")
+    task = CopyTask(place_of(config), config.text(storage + "url"), days)
+    return CheckpointCopy(task, clock, failed)
+
+
 class Outside:
     """Everything of that kind that one running node has.
 
@@ -82,6 +108,9 @@ class Outside:
         clock: Says what time it is.
         board: Counts; it is told how many deliveries wait.
 
+    Attributes:
+        failed: Is told of servers that cannot be reached; the node goes on.
+
     Raises:
         ConfigError: The settings are wrong, or packages of the extra are not installed.
         HostError: Files cannot be read.
@@ -90,6 +119,8 @@ class Outside:
     def __init__(
         self, config: Config, genesis: Genesis, node: str, clock: Clock, board: StatusBoard
     ) -> None:
+        self.failed: Callable[[HostError], None] = lambda _: None
+        self._copy = open_copy(config, clock, self._tell)
         state, listen = config.file("state.path"), config.text("api.listen")
         sender = Sender(node, genesis.chain_id().hex())
         self._board = board
@@ -111,10 +142,11 @@ class Outside:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        if self._webhooks is None:
-            await asyncio.Event().wait()
-        else:
-            await self._webhooks.run()
+        running = [part.run() for part in (self._webhooks, self._copy) if part is not None]
+        await asyncio.gather(*running, asyncio.Event().wait())
+
+    def _tell(self, error: HostError) -> None:
+        self.failed(error)
 
     def count(self) -> None:
         """Tell the board what waits."""

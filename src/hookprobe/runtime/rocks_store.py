@@ -318,7 +318,7 @@ def _family(name: str) -> tuple[Table, int]:
 class _Failing:
     """Turns what RocksDB says into what an operator can act on.
 
-    The library raises plain `Exception`, and `TypeError` for a row that is not bytes.
+    The library raises plain `Exception`, and others for rows that are not bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -327,7 +327,7 @@ class _Failing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if kind in (Exception, TypeError, DbClosedError):
+        if kind in (Exception, TypeError, ValueError, DbClosedError):
             raise HostError(f"{self._path}: {error}", hint=_HINT) from error
 
 

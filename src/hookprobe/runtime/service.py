@@ -247,6 +247,7 @@ def _join(
     schedule = (genesis.start, genesis.epoch_duration_us)
     board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators), schedule)
     outside = Outside(config, genesis, folder.secrets.node, clock, board)
+    outside.failed = log.failed
     socket = UdpSocket(listening_of(config))
     carrier = _FileCarrier(node, clock)
     files = FileService(carrier, *_file_settings(config), clock)
