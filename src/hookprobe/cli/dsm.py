@@ -1,4 +1,4 @@
-"""`hookprobe dsm ...`: the ledger's query API as a process of its own, and the live view."""
+"""`hookprobe dsm ...`: the ledger's API as a process, the live view, and the ledger's keeping."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from hookprobe.cli import ledger
 from hookprobe.cli.configuration import config_option
 from hookprobe.cli.output import message
 from hookprobe.cli.top import top
@@ -19,7 +20,7 @@ from hookprobe.runtime.keystore import read_file
 
 @click.group()
 def dsm() -> None:
-    """The ledger: query API and live view."""
+    """The ledger: query API, live view, check, backup and restore."""
 
 
 @dsm.command()
@@ -42,3 +43,5 @@ def api(path: Path | None, listen: str | None) -> None:
 
 
 dsm.add_command(top)
+for command in ledger.COMMANDS:
+    dsm.add_command(command)

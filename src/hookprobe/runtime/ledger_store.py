@@ -16,7 +16,7 @@ from hookprobe.dsm.store import PARTITIONS, Persist, StoreReader, Table
 from hookprobe.errors import ConfigError, HostError
 from hookprobe.runtime import sqlite_store
 from hookprobe.runtime.sqlite_store import SqliteStore
-from hookprobe.runtime.store_lock import read_mark, write_mark
+from hookprobe.runtime.store_lock import RESTORING, read_mark, write_mark
 
 SQLITE, ROCKSDB = "sqlite", "rocksdb"
 ROCKS_FOLDER = "ledger.rocksdb"
@@ -119,6 +119,16 @@ def _check_mark(place: StorePlace) -> None:
     mark = read_mark(place.state)
     if not mark and StorePlace(place.state).exists():
         mark = SQLITE  # of a node that is older than marks
+    if mark == RESTORING:
+        raise HostError(
+            f"{place.state}: a restore was interrupted", hint="run `hookprobe dsm restore` again"
+        )
+    if mark == place.mark and not place.exists():
+        raise HostError(
+            f"{place.state}: the ledger is gone, ledger.place says {mark}",
+            hint="`hookprobe dsm restore` puts a backup; with the whole state folder gone a node"
+            " starts anew",
+        )
     if mark and mark != place.mark:
         raise HostError(
             f"{place.state}: this node's ledger is in {mark}, the settings say {place.mark}",

@@ -14,6 +14,7 @@ from hookprobe.runtime.keystore import write_atomically
 
 LOCK_NAME = "ledger.lock"
 MARK_NAME = "ledger.place"
+RESTORING = "restoring"
 _MARK_MAX_BYTES = 8192
 
 
