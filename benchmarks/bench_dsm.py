@@ -229,7 +229,9 @@ def finality_rows(size: int) -> list[Row]:
         times.append(time.process_time() - start)
         assert loop.finals == before + size
     times.sort()
-    return [(f"finality in process, n={size}, all validators, p50", times[len(times) // 2] * 1e3, "ms")]
+    return [
+        (f"finality in process, n={size}, all validators, p50", times[len(times) // 2] * 1e3, "ms")
+    ]
 
 
 def bundle_rows() -> list[Row]:

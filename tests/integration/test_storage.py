@@ -9,20 +9,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.servers import postgres
+from tests.servers import postgres, redis_server
 
 from hookprobe.dsm.checkpoint import decode_sealed
 from hookprobe.dsm.store import Table
 from hookprobe.runtime.ledger_store import StorePlace, open_store
 from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, LogLine, MeshShape
 from hookprobe.runtime.postgres_checkpoints import PostgresCheckpoints
+from hookprobe.runtime.store_lock import MARK_NAME
 
 EVE = Path(__file__).parents[1] / "data/sensors/eve/brute-ssh.eve.json"
 VALIDATORS = tuple(f"validator-{i}" for i in (1, 2, 3, 4))
 WAIT_S = 60.0
-BAD_EVENTS = ("ForkDetected", "NodeQuarantined", "MisbehaviourDetected", "Ended")
+FORKS = ("ForkDetected", "NodeQuarantined", "MisbehaviourDetected")
+BAD_EVENTS = (*FORKS, "Ended")
 
 
 def hookprobe(*arguments: object, status: int = 0) -> str:
@@ -53,7 +56,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def finals(place: StorePlace) -> dict[int, bytes]:
-    if not place.exists():
+    if not (place.state / MARK_NAME).exists():
         return {}
     store = open_store(place, read_only=True)
     try:
@@ -146,3 +149,77 @@ def test_a_validator_copies_to_postgresql_through_an_outage(tmp_path: Path) -> N
         failures = [line for line in everything(mesh) if line.event == "Failed"]
         assert failures
         assert all("postgresql" in str(line.fields["reason"]) for line in failures)
+
+
+@pytest.mark.slow
+def test_pending_validations_are_shown_in_redis_and_missed_by_nobody(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        mesh = LocalMesh(tmp_path / "mesh", shape({"pending": {"url": server.url}}))
+        mesh.change_settings("validator-2", {"dsm": {"storage": {"pending": {"url": ""}}}})
+        place = StorePlace(mesh.state_of("validator-1"))
+        settings = [tmp_path / "mesh" / name / "hookprobe.yaml" for name in VALIDATORS[:2]]
+
+        def shown(path: Path) -> dict[str, Any]:
+            return dict(json.loads(hookprobe("dsm", "pending", "-c", path, "--json")))
+
+        async def story() -> None:
+            await mesh.start(VALIDATORS)
+            await until(lambda: len(finals(place)) > 3)
+            for path in settings:
+                before = (await asyncio.to_thread(shown, path))["epoch"]
+                await asyncio.sleep(1.5)
+                assert (await asyncio.to_thread(shown, path))["epoch"] > before
+            server.stop()
+            seen = len(finals(place))
+            await until(lambda: len(finals(place)) > seen + 4)
+            hookprobe("dsm", "pending", "-c", settings[0], status=1)
+            server.start()
+            await mesh.kill("validator-1")
+            await mesh.start(["validator-1"])
+            await until(lambda: len(finals(place)) > seen + 8)
+            assert (await asyncio.to_thread(shown, settings[0]))["epoch"] > seen
+            await mesh.stop()
+
+        asyncio.run(story())
+        lines = everything(mesh)
+        assert [line for line in lines if line.event in FORKS] == []
+        assert any(line.event == "Failed" and "redis" in str(line.fields) for line in lines)
+
+
+@pytest.mark.slow
+def test_a_running_validator_is_backed_up_moved_and_checked(tmp_path: Path) -> None:
+    mesh = LocalMesh(tmp_path / "mesh", shape({"checkpoints": {"backend": "sqlite"}}))
+    place = StorePlace(mesh.state_of("validator-1"))
+    rocks = StorePlace(mesh.state_of("validator-1"), "rocksdb")
+    settings, copy = tmp_path / "mesh/validator-1/hookprobe.yaml", tmp_path / "copy"
+    export = tmp_path / "ledger.hpl"
+
+    async def story() -> None:
+        await mesh.start([VERIFIER, *VALIDATORS, "edge-a"])
+        mesh.feed("edge-a", EVE.read_bytes())
+        await until(lambda: len(finals(place)) > 8)
+        for verb in (["backup"], ["export"]):
+            target = copy if verb == ["backup"] else export
+            await asyncio.to_thread(hookprobe, "dsm", *verb, "-c", settings, target)
+        await asyncio.to_thread(hookprobe, "dsm", "fsck", "-c", settings)
+        await asyncio.to_thread(hookprobe, "dsm", "restore", "-c", settings, "--check", copy)
+        said = await asyncio.to_thread(hookprobe, "dsm", "restore", "-c", settings, copy, status=1)
+        assert "in use" in said
+        await mesh.kill("validator-1")
+        storage = {"microblocks": {"backend": "rocksdb"}}
+        quick = {"epoch_gap_ms": 100, "propose_grace_ms": 50, "storage": storage}
+        mesh.change_settings("validator-1", {"dsm": quick})
+        said = await asyncio.to_thread(hookprobe, "dsm", "restore", "-c", settings, copy)
+        assert "signs nothing before epoch" in said
+        await mesh.start(["validator-1"])
+        seen = len(finals(StorePlace(mesh.state_of("validator-2"))))
+        await until(lambda: len(finals(rocks)) > seen + 8)
+        await mesh.stop()
+
+    asyncio.run(story())
+    assert complaints(mesh) == []
+    hookprobe("dsm", "fsck", "-c", settings)
+    mesh.change_settings("validator-4", {"state": {"path": "elsewhere"}})
+    other = tmp_path / "mesh/validator-4/hookprobe.yaml"
+    assert "OK" in hookprobe("dsm", "import", "-c", other, export)
+    assert "OK" in hookprobe("dsm", "fsck", "-c", other)

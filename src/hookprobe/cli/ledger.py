@@ -1,4 +1,4 @@
-"""`hookprobe dsm fsck|backup|restore|export|import`: a node's ledger as an operator keeps it."""
+"""`hookprobe dsm fsck|backup|restore|export|import|pending`: how an operator keeps a ledger."""
 
 import os
 from pathlib import Path
@@ -12,14 +12,15 @@ from hookprobe.crypto.bls import Bls
 from hookprobe.crypto.signing import Ed25519
 from hookprobe.dsm.court import Schemes, convene
 from hookprobe.dsm.genesis import GENESIS_MAX_BYTES, decode_genesis
-from hookprobe.errors import VerificationError
-from hookprobe.runtime import folders, ledger_export, ledger_moves
+from hookprobe.errors import NotFoundError, VerificationError
+from hookprobe.runtime import folders, ledger_export, ledger_moves, status
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.fsck_blocks import Audit
 from hookprobe.runtime.keystore import read_file
 from hookprobe.runtime.ledger_fsck import Retention, check_ledger
 from hookprobe.runtime.ledger_moves import Terms
 from hookprobe.runtime.ledger_store import open_store, place_of
+from hookprobe.runtime.outside import open_pending
 
 _path = click.Path(path_type=Path)
 _until_option = click.option(
@@ -127,4 +128,27 @@ def import_(path: Path | None, form: str | None, silent_until: int | None, sourc
     message(f"a validator signs nothing before epoch {until}")
 
 
-COMMANDS = (fsck, backup, restore, export, import_)
+@click.command()
+@config_option
+@form_option
+def pending(path: Path | None, form: str | None) -> None:
+    """Show what waits for agreement at a running validator: its open epoch, and blocks."""
+    settings = load(path, os.environ, {})
+    board = open_pending(settings, _terms(settings).court.chain, settings.text("dsm.node.id"))
+    if board is not None:
+        found = board.read()
+    else:
+        told = status.read(settings.file("state.path")).get("pending")
+        found = told if isinstance(told, dict) else {}
+    if not found:
+        raise NotFoundError("nothing is shown", hint="only a running validator shows what waits")
+    emit_one({name: _cell(value) for name, value in found.items() if name != "waiting"}, form)
+
+
+def _cell(value: object) -> str | int:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, int) else str(value)
+
+
+COMMANDS = (fsck, backup, restore, export, import_, pending)

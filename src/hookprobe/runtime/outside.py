@@ -23,6 +23,7 @@ from hookprobe.runtime.webhook_settings import read_hooks
 if TYPE_CHECKING:
     from hookprobe.runtime.api_server import ApiServer
     from hookprobe.runtime.checkpoint_copy import CheckpointCopy
+    from hookprobe.runtime.pending_board import PendingBoard
 
 EXTRA = "api"
 PACKAGES = ("uvicorn", "prometheus_client")
@@ -98,6 +99,25 @@ def open_copy(
     return CheckpointCopy(task, clock, failed)
 
 
+def open_pending(config: Config, chain: bytes, node: str) -> "PendingBoard | None":
+    """Return where a validator shows what waits; None where that is its status only.
+
+    Raises:
+        ConfigError: The package of the extra is not installed.
+    """
+    url = config.text("dsm.storage.pending.url")
+    if not url or config.text("dsm.node.role") != "validator":
+        return None
+    if importlib.util.find_spec("redis") is None:
+        raise ConfigError(
+            ["dsm.storage.pending.url: the package redis is not installed"],
+            hint="pip install 'hookprobe[redis]', or leave it empty",
+        )
+    from hookprobe.runtime.pending_board import PendingBoard
+
+    return PendingBoard(url, chain, node)
+
+
 class Outside:
     """Everything of that kind that one running node has.
 
@@ -121,6 +141,7 @@ class Outside:
     ) -> None:
         self.failed: Callable[[HostError], None] = lambda _: None
         self._copy = open_copy(config, clock, self._tell)
+        self._pending = open_pending(config, genesis.chain_id(), node)
         state, listen = config.file("state.path"), config.text("api.listen")
         sender = Sender(node, genesis.chain_id().hex())
         self._board = board
@@ -143,6 +164,8 @@ class Outside:
     async def run(self) -> None:
         """Work until cancelled."""
         running = [part.run() for part in (self._webhooks, self._copy) if part is not None]
+        if self._pending is not None:
+            running.append(self._pending.run(self._board.pending, self._tell))
         await asyncio.gather(*running, asyncio.Event().wait())
 
     def _tell(self, error: HostError) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hookprobe.config import agreement
@@ -22,6 +23,7 @@ from hookprobe.dsm.certificate import quorum
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.dsm.notes import parse_key
+from hookprobe.dsm.pending import pending_of
 from hookprobe.dsm.tree_log import TreeLog
 from hookprobe.errors import ConfigError, HostError, LocalError
 from hookprobe.htp.config import HtpConfig
@@ -258,6 +260,7 @@ def _join(
     publisher = None
     if isinstance(node, ValidatorNode):
         publisher = _publisher(node, config, folder, kept[0])
+        board.pending = partial(pending_of, node.ledger)
         observers.append(publisher.report)
     name, desk = _desk_of(node, (genesis.ca_keys, publisher), clock)
     if isinstance(desk, VerifierDesk):

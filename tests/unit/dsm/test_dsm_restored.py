@@ -37,6 +37,8 @@ class Overheard(Net):
                 self.add(vote.kind.name, vote.epoch, vote.view, vote.digest)
             case Proposal() as told:
                 self.add("proposal", told.epoch, told.view, told.checkpoint.hash)
+            case _:
+                pass
 
     def add(self, kind: str, epoch: int, view: int, what: bytes) -> None:
         self.signed.setdefault((kind, epoch, view), set()).add(what)
