@@ -6,6 +6,7 @@ its age: a file that is old belongs to a node that does not run or hangs.
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from hookprobe.dsm import effects as ledger
