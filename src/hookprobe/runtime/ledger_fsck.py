@@ -38,10 +38,11 @@ from hookprobe.wire.reader import Reader, Writer
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Days of chain time that are kept; 0: for ever."""
+    """Days of chain time that are kept; 0: for ever. `partition_us` is how long a day is."""
 
     blocks: int = 30
     contents: int = 365
+    partition_us: int = DAY
 
 
 def check_ledger(
@@ -145,7 +146,7 @@ class _HistoryAuditor:
         epoch = sealed.header.epoch
         row = self._store.get(Table.CONTENTS, epoch.to_bytes(8, "big"))
         if row is None:
-            if self._contents_seen or not self._over(sealed, retention.contents):
+            if self._contents_seen or not self._over(sealed, retention.contents, retention):
                 self._audit.add(where, "its content is not here")
             return
         self._contents_seen = True
@@ -159,18 +160,19 @@ class _HistoryAuditor:
         if epoch not in self._wanted:
             self._check_blocks(where, sealed, content, retention)
 
-    def _over(self, sealed: SealedHeader, days: int) -> bool:
-        # A slot of contents spans 30 days; a row of a day may go with the newest of its slot.
-        partition = sealed.header.timestamp_ms * MILLISECOND // DAY
-        return bool(days) and partition <= self._partition() - days + 30
+    def _over(self, sealed: SealedHeader, days: int, retention: Retention) -> bool:
+        """Whether all of an epoch may be gone: it is older than the oldest day that is kept."""
+        unit = retention.partition_us
+        partition = sealed.header.timestamp_ms * MILLISECOND // unit
+        return bool(days) and partition < self._time_us() // unit - days + 1
 
-    def _partition(self) -> int:
+    def _time_us(self) -> int:
         state = self._store.get(Table.META, STATE_KEY)
         if state is None:
             return 0
         reader = Reader(state, "stored history")
         reader.take(8 + 32)
-        return reader.u64() * MILLISECOND // DAY
+        return reader.u64() * MILLISECOND
 
     def _check_cuts(self, where: str, content: Content) -> None:
         for signed in content.cuts:
@@ -188,7 +190,7 @@ class _HistoryAuditor:
         try:
             self._query.receipt(sealed.header.epoch, *content.ranges[0].lane)
         except UnavailableError:
-            if self._blocks_seen or not self._over(sealed, retention.blocks):
+            if self._blocks_seen or not self._over(sealed, retention.blocks, retention):
                 self._audit.add(where, "blocks of it are not here, or are others")
             return
         except RemoteError as error:

@@ -5,9 +5,14 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.unit.dsm.kit import EDGE, QUICK, Net, mesh_of
+from tests.unit.dsm.ledger_net import V0
+from tests.unit.dsm.test_dsm_changes import V4, admit, later
+from tests.unit.dsm.test_dsm_changes import net_of as changing_net
 
 from hookprobe.crypto.bls import Bls
 from hookprobe.crypto.signing import Ed25519
@@ -71,7 +76,7 @@ def test_every_changed_byte_of_every_row_is_found(ledger: LedgerStore) -> None:
     tables = (Table.CHECKPOINTS, Table.CONTENTS, Table.BLOCKS, Table.PAYLOADS, Table.RELICS)
     for table in tables:
         key, value = first(ledger, table)
-        for at in range(0, len(value), max(1, len(value) // 12)):
+        for at in range(0, len(value), max(1, len(value) // 5)):
             changed = bytearray(value)
             changed[at] ^= 1
             ledger.apply([Persist(((table, key, bytes(changed)),))])
@@ -264,6 +269,50 @@ def test_a_whole_export_of_a_false_ledger_is_refused_by_its_content(
     assert audit.faults
     assert not new.exists()
     shutil.rmtree(place.state)
+
+
+def test_a_pruned_ledger_holds_and_one_with_a_hole_does_not() -> None:
+    config = replace(QUICK, partition_us=SECOND, keep_blocks=5, keep_contents=40)
+    net = Net(mesh_of(), config=config)
+    net.add_validators()
+    edge = net.boot_edge()
+    net.run(Instant(net.now + SECOND))
+    for _ in range(60):
+        net.write(edge, b"one", b"two")
+        net.run(Instant(net.now + 2 * SECOND))
+    store = net.stores[V0]
+    court = convene(net.mesh.genesis, net.mesh.keys.schemes)
+    kept = Retention(5, 40, SECOND)
+    audit = check_ledger(net.mesh.genesis, court, store, kept)
+    assert audit.faults == []
+    assert audit.counts["checkpoints"] > 50
+    rows = store.scan(Table.CONTENTS, b"", b"\xff" * 9, 10_000)
+    assert 0 < len(rows) < audit.counts["checkpoints"]
+    assert check_ledger(net.mesh.genesis, court, store, Retention(0, 0, SECOND)).faults
+    for table in (Table.CONTENTS, Table.BLOCKS):
+        rows = store.scan(table, b"", b"\xff" * 96, 10_000)
+        key, value = rows[len(rows) // 2]
+        store.apply(Persist(((table, key, None),)))
+        assert check_ledger(net.mesh.genesis, court, store, kept).faults, table
+        store.apply(Persist(((table, key, value),)))
+
+
+def test_a_ledger_whose_validators_changed_holds_for_validators_and_edges() -> None:
+    net = changing_net()
+    net.boot_edge()
+    net.deliver()
+    admit(net)
+    later(net, 4)
+    court = convene(net.mesh.genesis, net.mesh.keys.schemes)
+    for name in (V0, V4, EDGE):
+        audit = check_ledger(net.mesh.genesis, court, net.stores[name])
+        assert audit.faults == [], name
+    store = net.stores[V0]
+    key, value = store.scan(Table.CHANGES, b"", b"\xff" * 9, 9)[0]
+    for changed in (None, value[:-9] + bytes((value[-9] ^ 1,)) + value[-8:]):
+        store.apply(Persist(((Table.CHANGES, key, changed),)))
+        assert check_ledger(net.mesh.genesis, court, store).faults
+        store.apply(Persist(((Table.CHANGES, key, value),)))
 
 
 def test_the_first_epoch_to_sign_again_is_beyond_all_that_can_be_open() -> None:

@@ -338,6 +338,23 @@ def run_writer(place: StorePlace, size: int, limit: int | None = None) -> subpro
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=lower)  # noqa: PLW1509
 
 
+def killed_after(place: StorePlace, batches: int) -> int:
+    """Kill a writer when it has acknowledged some batches; return the last it did."""
+    writer = run_writer(place, 1)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "open\n"
+    acknowledged = -1
+    for line in writer.stdout:
+        acknowledged = int(line)
+        if acknowledged >= batches:
+            os.kill(writer.pid, signal.SIGKILL)
+            break
+    for line in writer.stdout:
+        acknowledged = int(line)
+    writer.communicate()
+    return acknowledged
+
+
 def check_prefix(place: StorePlace, acknowledged: int, size: int) -> None:
     store = open_store(place)
     blocks = store.scan(Table.BLOCKS, b"", b"\xff" * 5, 200_000)
@@ -357,19 +374,7 @@ def check_prefix(place: StorePlace, acknowledged: int, size: int) -> None:
 def test_kill_at_any_moment_loses_no_acknowledged_batch(
     place: StorePlace, round_number: int
 ) -> None:
-    writer = run_writer(place, 1)
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == "open\n"
-    acknowledged = -1
-    for line in writer.stdout:
-        acknowledged = int(line)
-        if acknowledged >= 18 + 7 * round_number:
-            os.kill(writer.pid, signal.SIGKILL)
-            break
-    for line in writer.stdout:
-        acknowledged = int(line)
-    writer.communicate()
-    check_prefix(place, acknowledged, 1)
+    check_prefix(place, killed_after(place, 18 + 7 * round_number), 1)
 
 
 def test_a_full_disk_stops_the_writer_and_leaves_no_half_batch(place: StorePlace) -> None:
@@ -383,18 +388,7 @@ def test_a_full_disk_stops_the_writer_and_leaves_no_half_batch(place: StorePlace
 
 
 def test_a_torn_end_of_the_log_is_what_was_never_acknowledged(place: StorePlace) -> None:
-    writer = run_writer(place, 1)
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == "open\n"
-    acknowledged = -1
-    for line in writer.stdout:
-        acknowledged = int(line)
-        if acknowledged >= 12:
-            os.kill(writer.pid, signal.SIGKILL)
-            break
-    for line in writer.stdout:
-        acknowledged = int(line)
-    writer.communicate()
+    acknowledged = killed_after(place, 12)
     log = place.state / "ledger.sqlite-wal"
     if place.backend == "rocksdb":
         log = max(place.folder.glob("*.log"))
