@@ -25,7 +25,7 @@ from hookprobe.runtime.ledger_fsck import Retention, check_ledger
 from hookprobe.runtime.ledger_moves import Terms
 from hookprobe.runtime.ledger_store import LedgerStore, StorePlace, all_rows, all_slots, open_store
 from hookprobe.runtime.sqlite_store import FILE_NAME
-from hookprobe.runtime.store_lock import RESTORING, write_mark
+from hookprobe.runtime.store_lock import MARK_NAME, RESTORING, write_mark
 from hookprobe.wire.instant import SECOND, Instant
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "ledgers"
@@ -167,6 +167,7 @@ def test_a_crash_anywhere_in_a_restore_never_starts_from_less(
     crashes = 0
     for crash_at in range(1, 9):
         left = crash_at
+        (place.state / MARK_NAME).unlink()  # as in a node that is older than marks
 
         def replace(self: Path, target: Path) -> Path:
             nonlocal left
