@@ -25,6 +25,7 @@ from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.exposition import render
 from hookprobe.runtime.ledger_checks import AnswerChecker
 from hookprobe.runtime.ledger_query import LedgerQuery
+from hookprobe.runtime.ledger_store import StorePlace
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.wire.instant import Instant
 
@@ -139,7 +140,7 @@ def check_rows(ledger: Ledger, epoch: int, block: str) -> list[Row]:
 
 def http_rows(ledger: Ledger, path: str) -> list[Row]:
     settings = ApiSettings(anonymous=True, requests_per_s=10_000)
-    application = make_application(ledger.genesis, ledger.folder, settings, Clock())
+    application = make_application(ledger.genesis, StorePlace(ledger.folder), settings, Clock())
     server = ApiServer(application, Listening("127.0.0.1", 0))
     port = server.start()
     connection = http.client.HTTPConnection("127.0.0.1", port)

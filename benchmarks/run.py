@@ -10,6 +10,9 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 GOALS = {
     "microblocks created / raw Ed25519 signing": ("≥", 0.35),
     "validator ingest / raw verification": ("≥", 0.75),
+    "sqlite: one by one / raw fdatasync": ("≥", 0.45),
+    "rocksdb: one by one / raw fdatasync": ("≥", 0.45),
+    "rocksdb: memory after 8080 blocks": ("≤", 32.0),
     "epoch root of 100k ids": ("≤", 80.0),
     "epoch root / plain level loop": ("≤", 1.0),
     "finality n=4, loopback UDP, p50": ("≤", 40.0),

@@ -3,6 +3,7 @@
 Suricata (for `hookprobe replay FILE.pcap`) is in Debian's backports suite for Debian 12 and in the
 main suite from Debian 13 on; systemd-analyze reads the units that we ship. As root this asks
 apt-get, with a source list of its own that is removed again; nothing else on the machine changes.
+PostgreSQL and Redis are started and stopped by the tests that need them (`tests/servers.py`).
 swtpm and what compiles tpm2-pytss come from the main suite; tpm2-pytss goes into the virtual
 environment, from its hashed lock file.
 """
@@ -25,6 +26,8 @@ PROGRAMS = {  # program: Debian packages
     "gcc": ("gcc", "libc6-dev"),
     "ip": ("iproute2",),
     "nft": ("nftables",),
+    "initdb": ("postgresql",),
+    "redis-server": ("redis-server",),
 }
 COMPILING = ("gcc", "libc6-dev", "libtss2-dev", "pkg-config", "python3-dev")
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +36,10 @@ SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 
 def missing() -> list[str]:
     """Return the programs that are not there."""
-    return [program for program in PROGRAMS if shutil.which(program) is None]
+    # Debian keeps the programs of PostgreSQL's server out of the usual places.
+    apart = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, apart)])
+    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
 
 
 def codename() -> str:

@@ -29,6 +29,7 @@ from hookprobe.errors import RemoteError, UnavailableError
 from hookprobe.runtime.control import ask
 from hookprobe.runtime.folders import SETTINGS_FILE
 from hookprobe.runtime.keystore import write_atomically
+from hookprobe.runtime.ledger_store import StorePlace
 from hookprobe.runtime.local_mesh import EGRESS_FILE, VERIFIER, LocalMesh, LogLine, MeshShape
 from hookprobe.runtime.verifier_desk import SOCKET_FILE
 from hookprobe.wire.canonical import JsonObject
@@ -186,7 +187,9 @@ class _Story:
         site = SITES[1]
         screen.step(f"Evidence of {site.edge}: exported, verified offline, then forged")
         mesh = self._mesh
-        data = export_state(mesh.folder / site.edge, mesh.state_of(site.edge), NodeId(site.edge))
+        data = export_state(
+            mesh.folder / site.edge, StorePlace(mesh.state_of(site.edge)), NodeId(site.edge)
+        )
         path = self._folder / "evidence.hpe"
         write_atomically(path, data)
         chain = BundleVerifier(SCHEMES).check(data).chain

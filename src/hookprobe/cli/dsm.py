@@ -1,4 +1,4 @@
-"""`hookprobe dsm ...`: the ledger's query API as a process of its own, and the live view."""
+"""`hookprobe dsm ...`: the ledger's API as a process, the live view, and the ledger's keeping."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from hookprobe.cli import ledger
 from hookprobe.cli.configuration import config_option
 from hookprobe.cli.output import message
 from hookprobe.cli.top import top
@@ -19,7 +20,7 @@ from hookprobe.runtime.keystore import read_file
 
 @click.group()
 def dsm() -> None:
-    """The ledger: query API and live view."""
+    """The ledger: query API, live view, check, backup and restore."""
 
 
 @dsm.command()
@@ -31,8 +32,7 @@ def api(path: Path | None, listen: str | None) -> None:
     genesis_path = settings.file("identity.path") / folders.GENESIS_FILE
     genesis = decode_genesis(read_file(genesis_path, limit=1 << 20))
     where = listen or settings.text("api.listen") or outside.LISTEN_DEFAULT
-    state = settings.file("state.path")
-    server = outside.open_api(settings, genesis, state, Clock(), where)
+    server = outside.open_api(settings, genesis, Clock(), where)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -43,3 +43,5 @@ def api(path: Path | None, listen: str | None) -> None:
 
 
 dsm.add_command(top)
+for command in ledger.COMMANDS:
+    dsm.add_command(command)

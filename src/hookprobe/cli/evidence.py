@@ -17,7 +17,7 @@ from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.errors import ConfigError, RemoteError
 from hookprobe.runtime import folders
 from hookprobe.runtime.keystore import read_file, write_atomically
-from hookprobe.runtime.sqlite_store import SqliteStore
+from hookprobe.runtime.ledger_store import StorePlace, open_store, place_of
 from hookprobe.wire.identifiers import NodeId, parse_block_id, parse_chain_id
 
 
@@ -36,7 +36,7 @@ def export(path: Path | None, block: str | None, target: Path) -> None:
     wanted = bytes.fromhex(parse_block_id(block)) if block else None
     data = export_state(
         settings.file("identity.path"),
-        settings.file("state.path"),
+        place_of(settings),
         NodeId(settings.text("dsm.node.id")),
         wanted,
     )
@@ -45,10 +45,12 @@ def export(path: Path | None, block: str | None, target: Path) -> None:
     message(f"next: hookprobe verify {target}")
 
 
-def export_state(identity: Path, state: Path, node: NodeId, block: bytes | None = None) -> bytes:
-    """Return the bundle of a node's state folder; the node may be running."""
+def export_state(
+    identity: Path, place: StorePlace, node: NodeId, block: bytes | None = None
+) -> bytes:
+    """Return the bundle of a node's ledger; the node may be running."""
     genesis = decode_genesis(read_file(identity / folders.GENESIS_FILE, limit=1 << 20))
-    store = SqliteStore(state, read_only=True)
+    store = open_store(place, read_only=True)
     try:
         return export_bundle(genesis, node, store, block)
     finally:

@@ -37,9 +37,9 @@ from hookprobe.runtime import folders
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.hardware import collect
 from hookprobe.runtime.keystore import load_secrets, read_file, write_atomically
+from hookprobe.runtime.ledger_store import open_store, place_of
 from hookprobe.runtime.neuro_check import self_check
 from hookprobe.runtime.neuro_device import DeviceStore, HostCapture, host_capture
-from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.wire import canonical
 from hookprobe.wire.instant import HOUR, Instant, format_iso, parse_iso
 
@@ -98,9 +98,9 @@ def capture(path: Path | None, form: str | None, record: bool) -> None:
     """Measure this host; with --record also make it a record of its history."""
     made = host_capture(path, secrets.token_bytes)
     if record:
-        state = load(path, os.environ, {}).file("state.path")
+        place = place_of(load(path, os.environ, {}))
         # A record made beside a running node would be a second device with its state.
-        with contextlib.closing(SqliteStore(state)):
+        with contextlib.closing(open_store(place)):
             emit_one(_recorded(path, made), form)
         return
     found = made.capture(Clock().now(), full=True)

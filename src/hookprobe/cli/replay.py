@@ -20,6 +20,7 @@ from hookprobe.dsm.bundle import BundleVerifier
 from hookprobe.dsm.court import Schemes
 from hookprobe.errors import ConfigError, HostError, MalformedError
 from hookprobe.runtime.keystore import write_atomically
+from hookprobe.runtime.ledger_store import StorePlace
 from hookprobe.runtime.local_mesh import EGRESS_FILE, VERIFIER, LocalMesh, LogLine, MeshShape
 from hookprobe.runtime.suricata_program import is_capture, read_capture
 from hookprobe.wire.identifiers import NodeId
@@ -125,7 +126,9 @@ class _Replay:
                 60,
                 "the blocks were not certified",
             )
-            data = export_state(self._mesh.folder / EDGE, self._mesh.state_of(EDGE), NodeId(EDGE))
+            data = export_state(
+                self._mesh.folder / EDGE, StorePlace(self._mesh.state_of(EDGE)), NodeId(EDGE)
+            )
         finally:
             await self._mesh.stop()
         self._show(data)

@@ -54,8 +54,13 @@ def _own(config: Config) -> list[str]:
     said = config.origins["dsm.tpm.enabled"] != "default"
     if said and config.flag("dsm.tpm.enabled") != bool(config.text("identity.tpm")):
         problems.append("dsm.tpm.enabled: does not fit identity.tpm, which names the TPM")
-    if config.text("dsm.storage.microblocks.path"):
-        problems.append("dsm.storage.microblocks.path: sqlite keeps blocks in state.path")
+    storage = "dsm.storage."
+    rocks = config.text(storage + "microblocks.backend") == "rocksdb"
+    if config.text(storage + "microblocks.path") and not rocks:
+        problems.append(f"{storage}microblocks.path: sqlite keeps blocks in state.path")
+    server = config.text(storage + "checkpoints.backend") == "postgresql"
+    if config.text(storage + "checkpoints.url") and not server:
+        problems.append(f"{storage}checkpoints.url: goes with backend postgresql only")
     if config.integer("dsm.gossip.port") and config.origins["htp.listen"] != "default":
         problems.append("dsm.gossip.port: htp.listen is set too; leave one of them out")
     return problems

@@ -107,11 +107,19 @@ def _absent(what: str) -> Callable[[object], Value]:
     return parse
 
 
-def _backend(*others: str) -> Callable[[object], Value]:
+def _blocks_backend(value: object) -> Value:
+    if value == "leveldb":
+        raise MalformedError("leveldb: rocksdb is its successor; sqlite needs no package")
+    return _choice("sqlite", "rocksdb")(value)
+
+
+def _url(*schemes: str) -> Callable[[object], Value]:
     def parse(value: object) -> Value:
-        if value in others:
-            raise MalformedError(f"this version has no {value}; sqlite is the one there is")
-        return _choice("sqlite")(value)
+        text = str(_text(value))
+        if text and text.partition("://")[0] not in schemes:
+            # Never quoted: it may hold a password.
+            raise MalformedError(f"must be empty or begin with {' or '.join(schemes)} and ://")
+        return text
 
     return parse
 
@@ -207,27 +215,39 @@ KEYS = (
     ),
     Key(
         "dsm.storage.microblocks.backend",
-        _backend("rocksdb", "leveldb"),
+        _blocks_backend,
         "sqlite",
-        "where blocks are kept: in state.path",
+        "where the ledger is kept: sqlite, or rocksdb (extra rocksdb)",
     ),
     Key(
         "dsm.storage.microblocks.path",
         _text,
         "",
-        "folder of blocks; only with a backend other than sqlite",
+        "folder of rocksdb; empty: in state.path, where sqlite always is",
     ),
     Key(
         "dsm.storage.checkpoints.backend",
-        _backend("postgresql"),
+        _choice("sqlite", "postgresql"),
         "sqlite",
-        "where checkpoints are kept: in state.path",
+        "sqlite: with the blocks; postgresql: copied there too (extra postgresql)",
     ),
     Key(
         "dsm.storage.checkpoints.table",
         _choice("dsm_checkpoints"),
         "dsm_checkpoints",
         "the table's name; only with a server",
+    ),
+    Key(
+        "dsm.storage.checkpoints.url",
+        _url("postgresql", "postgres"),
+        "",
+        "postgresql://user@host/database; empty: as PGHOST and its like say",
+    ),
+    Key(
+        "dsm.storage.pending.url",
+        _url("redis", "rediss", "valkey", "unix"),
+        "",
+        "redis or valkey where pending validations are shown; empty: in the process",
     ),
     Key(
         "dsm.storage.microblocks.retention_days",

@@ -14,6 +14,7 @@ from hookprobe.dsm.store import StoreReader, Table, Write, prefix_end
 
 ROWS_MAX = 100_000
 VOTED_KEY = b"voted"
+ABSTAIN_KEY = b"abstain"
 
 
 @dataclass(slots=True)
@@ -39,6 +40,11 @@ def pledge_row(epoch: int, view: int) -> bytes:
 def voted_row(epoch: int) -> Write:
     """Return the row that tells the last epoch in which this key signed anything."""
     return (Table.META, VOTED_KEY, epoch.to_bytes(8, "big"))
+
+
+def abstain_row(epoch: int) -> Write:
+    """Return the row of a ledger put back from a copy: nothing is signed before this epoch."""
+    return (Table.META, ABSTAIN_KEY, epoch.to_bytes(8, "big"))
 
 
 def load_memory(reader: StoreReader, epoch: int, place: int) -> Memory:

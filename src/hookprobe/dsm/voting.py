@@ -10,7 +10,8 @@ nor votes.
 
 A validator votes only after f+1 peers said what they saw of its key. If f+1 of them saw it sign in
 an epoch beyond its own vote log, the log was lost or rolled back, and it abstains until that
-epoch + 2 (DSM spec 2.5, R8).
+epoch + 2 (DSM spec 2.5, R8). A ledger put back from a copy names an epoch to abstain before, so
+that this holds when all peers have forgotten what they saw.
 """
 
 from collections import deque
@@ -37,7 +38,7 @@ from hookprobe.dsm.peers import Peer
 from hookprobe.dsm.steps import NOBODY, Accused, Broadcast, Seat, Step, ValidatorKeys
 from hookprobe.dsm.store import Persist, StoreReader, Table
 from hookprobe.dsm.validators import ValidatorSet
-from hookprobe.dsm.votelog import VOTED_KEY, load_memory, voted_row
+from hookprobe.dsm.votelog import ABSTAIN_KEY, VOTED_KEY, load_memory, voted_row
 from hookprobe.errors import VerificationError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
@@ -89,7 +90,9 @@ class Voting:
         self._reports: dict[NodeId, int] = {}
         self._active: dict[NodeId, int] = {}
         self._started_epoch = history.next_epoch
-        self._suspended_until = 0
+        silent = terms.reader.get(Table.META, ABSTAIN_KEY)
+        self._suspended_until = int.from_bytes(silent or b"", "big")
+        self._told_until = 0
         self._early: dict[NodeId, deque[Consensus]] = {}
         self._last_open: Instant | None = None
         self._alarm_at: Instant | None = None
@@ -158,6 +161,8 @@ class Voting:
         self._recut_at = Instant(now + config.rebroadcast_us)
         self.simplex.abstain = self.epoch < self._suspended_until
         steps: list[Step] = [EpochOpened(self.epoch)]
+        if self.simplex.abstain and self._told_until < self._suspended_until:
+            steps.append(self._suspended())  # by a restored backup; peers need not have said so
         if not self.simplex.abstain:
             steps += self._report(now)
         return steps + self.simplex.open(now)
@@ -312,8 +317,12 @@ class Voting:
         if claim > voted and claim + 1 > self._suspended_until:
             self._suspended_until = claim + 1
             self.simplex.abstain = not self.seated or self.epoch < self._suspended_until
-            steps.append(VotingSuspended(self._suspended_until))
+            steps.append(self._suspended())
         return steps + self._try_open(now)
+
+    def _suspended(self) -> Step:
+        self._told_until = self._suspended_until
+        return VotingSuspended(self._suspended_until)
 
     def _is_member(self, node: NodeId) -> bool:
         return self._validators.place(node) is not None

@@ -6,12 +6,10 @@ up (503), what waits behind too many others is turned away.
 """
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -27,7 +25,7 @@ from hookprobe.runtime.api import Answer, Api, ApiSettings, Request, Sources, pr
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.exposition import render
 from hookprobe.runtime.ledger_query import LedgerQuery
-from hookprobe.runtime.sqlite_store import SqliteStore
+from hookprobe.runtime.ledger_store import StorePlace, open_store
 
 READERS = 2
 ANSWER_S = 10.0
@@ -55,13 +53,13 @@ class Ledgers:
 
     Args:
         genesis: The chain's genesis document.
-        state: The node's state folder.
+        place: Where the node's ledger is.
     """
 
-    def __init__(self, genesis: Genesis, state: Path) -> None:
+    def __init__(self, genesis: Genesis, place: StorePlace) -> None:
         self._genesis = genesis
         self._court = convene(genesis, Schemes(Ed25519(), Bls()))
-        self._state = state
+        self._place = place
         self._local = threading.local()
 
     def query(self) -> LedgerQuery:
@@ -72,7 +70,7 @@ class Ledgers:
         """
         found: LedgerQuery | None = getattr(self._local, "query", None)
         if found is None:
-            store = SqliteStore(self._state, read_only=True)
+            store = open_store(self._place, read_only=True)
             found = LedgerQuery(self._genesis, self._court, store)
             self._local.query = found
         return found
@@ -123,8 +121,8 @@ class ApiApplication:
     def _read(self, request: Request, caller: Any) -> Answer:
         try:
             return self._api.answer(request, caller, self._clock.now())
-        except sqlite3.Error as error:
-            return problem(HostError(f"ledger: {error}"), request)
+        except HostError as error:
+            return problem(error, request)
 
 
 def _request(scope: Scope) -> Request:
@@ -146,10 +144,11 @@ def _has_body(scope: Scope) -> bool:
 
 
 def make_application(
-    genesis: Genesis, state: Path, settings: ApiSettings, clock: Clock
+    genesis: Genesis, place: StorePlace, settings: ApiSettings, clock: Clock
 ) -> ApiApplication:
     """Put the API of a node's state folder together."""
-    ledgers = Ledgers(genesis, state)
+    state = place.state
+    ledgers = Ledgers(genesis, place)
     sources = Sources(ledgers.query, lambda: status.read(state), TokenFile(state), render)
     return ApiApplication(Api(sources, settings), clock)
 

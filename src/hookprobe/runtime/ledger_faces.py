@@ -28,7 +28,7 @@ from hookprobe.runtime.keystore import read_file
 from hookprobe.runtime.ledger_answers import read_block, show_checkpoint
 from hookprobe.runtime.ledger_checks import AnswerChecker, trusted_court
 from hookprobe.runtime.ledger_query import LedgerQuery
-from hookprobe.runtime.sqlite_store import SqliteStore
+from hookprobe.runtime.ledger_store import open_store, place_of
 from hookprobe.wire import canonical
 from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.identifiers import parse_block_id, parse_epoch, parse_node_id
@@ -168,7 +168,7 @@ class DSMNode:
             NotFoundError: It is not.
         """
         signed, _ = read_block(microblock)
-        store = SqliteStore(self._state, read_only=True)
+        store = open_store(place_of(self._config), read_only=True)
         try:
             if store.get(Table.BLOCKS, signed.row_key()) is None:
                 raise NotFoundError(f"{self.node_id} has no block {signed.id.hex()[:16]}")
@@ -193,7 +193,7 @@ class DSMValidator(DSMNode):
         raw = read_file(self._config.file("identity.path") / folders.GENESIS_FILE, limit=1 << 20)
         self._genesis = decode_genesis(raw)
         self._court = trusted_court(raw, None)
-        store = SqliteStore(self._state, read_only=True)
+        store = open_store(place_of(self._config), read_only=True)
         try:
             members = LedgerQuery(self._genesis, self._court, store).validators()
         finally:
@@ -208,7 +208,7 @@ class DSMValidator(DSMNode):
             UnavailableError: It is not final in time.
             RemoteError: What is stored does not hold.
         """
-        store = SqliteStore(self._state, read_only=True)
+        store = open_store(place_of(self._config), read_only=True)
         try:
             query = LedgerQuery(self._genesis, self._court, store)
             return self._wait(query, parse_epoch(epoch), timeout_s)

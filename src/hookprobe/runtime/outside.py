@@ -2,16 +2,18 @@
 
 import asyncio
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hookprobe.config.load import Config
 from hookprobe.dsm.genesis import Genesis
-from hookprobe.errors import ConfigError
+from hookprobe.errors import ConfigError, HostError
 from hookprobe.identity.directory import parse_address
 from hookprobe.node.observations import Observation
 from hookprobe.runtime.api import ApiSettings
 from hookprobe.runtime.clock import Clock
+from hookprobe.runtime.ledger_store import place_of
 from hookprobe.runtime.metrics import Meter
 from hookprobe.runtime.status import StatusBoard
 from hookprobe.runtime.webhook_events import Sender
@@ -20,6 +22,8 @@ from hookprobe.runtime.webhook_settings import read_hooks
 
 if TYPE_CHECKING:
     from hookprobe.runtime.api_server import ApiServer
+    from hookprobe.runtime.checkpoint_copy import CheckpointCopy
+    from hookprobe.runtime.pending_board import PendingBoard
 
 EXTRA = "api"
 PACKAGES = ("uvicorn", "prometheus_client")
@@ -36,9 +40,7 @@ def api_settings(config: Config) -> ApiSettings:
     )
 
 
-def open_api(
-    config: Config, genesis: Genesis, state: Path, clock: Clock, listen: str
-) -> "ApiServer":
+def open_api(config: Config, genesis: Genesis, clock: Clock, listen: str) -> "ApiServer":
     """Make the server of a node's API; it does not listen yet.
 
     Raises:
@@ -53,7 +55,7 @@ def open_api(
     from hookprobe.runtime.api_server import ApiServer, Listening, make_application
 
     host, port = parse_address(listen, port_min=0)
-    application = make_application(genesis, state, api_settings(config), clock)
+    application = make_application(genesis, place_of(config), api_settings(config), clock)
     return ApiServer(application, Listening(host, port))
 
 
@@ -73,6 +75,49 @@ def open_webhooks(
     return WebhookService(hooks, sender, state, clock, meter)
 
 
+def open_copy(
+    config: Config, clock: Clock, failed: Callable[[HostError], None]
+) -> "CheckpointCopy | None":
+    """Return the copy of a validator's checkpoints to a server; None where none is wanted.
+
+    Raises:
+        ConfigError: The package of the extra is not installed.
+    """
+    storage = "dsm.storage.checkpoints."
+    role = config.text("dsm.node.role")
+    if config.text(storage + "backend") != "postgresql" or role != "validator":
+        return None
+    if importlib.util.find_spec("psycopg") is None:
+        raise ConfigError(
+            [f"{storage}backend: the package psycopg is not installed"],
+            hint="pip install 'hookprobe[postgresql]', or set sqlite",
+        )
+    from hookprobe.runtime.checkpoint_copy import CheckpointCopy, CopyTask
+
+    days = config.integer(storage + "retention_days")
+    task = CopyTask(place_of(config), config.text(storage + "url"), days)
+    return CheckpointCopy(task, clock, failed)
+
+
+def open_pending(config: Config, chain: bytes, node: str) -> "PendingBoard | None":
+    """Return where a validator shows what waits; None where that is its status only.
+
+    Raises:
+        ConfigError: The package of the extra is not installed.
+    """
+    url = config.text("dsm.storage.pending.url")
+    if not url or config.text("dsm.node.role") != "validator":
+        return None
+    if importlib.util.find_spec("redis") is None:
+        raise ConfigError(
+            ["dsm.storage.pending.url: the package redis is not installed"],
+            hint="pip install 'hookprobe[redis]', or leave it empty",
+        )
+    from hookprobe.runtime.pending_board import PendingBoard
+
+    return PendingBoard(url, chain, node)
+
+
 class Outside:
     """Everything of that kind that one running node has.
 
@@ -83,6 +128,9 @@ class Outside:
         clock: Says what time it is.
         board: Counts; it is told how many deliveries wait.
 
+    Attributes:
+        failed: Is told of servers that cannot be reached; the node goes on.
+
     Raises:
         ConfigError: The settings are wrong, or packages of the extra are not installed.
         HostError: Files cannot be read.
@@ -91,11 +139,14 @@ class Outside:
     def __init__(
         self, config: Config, genesis: Genesis, node: str, clock: Clock, board: StatusBoard
     ) -> None:
+        self.failed: Callable[[HostError], None] = lambda _: None
+        self._copy = open_copy(config, clock, self._tell)
+        self._pending = open_pending(config, genesis.chain_id(), node)
         state, listen = config.file("state.path"), config.text("api.listen")
         sender = Sender(node, genesis.chain_id().hex())
         self._board = board
         self._webhooks = open_webhooks(config, sender, state, clock, board.meter)
-        self._api = open_api(config, genesis, state, clock, listen) if listen else None
+        self._api = open_api(config, genesis, clock, listen) if listen else None
 
     def report(self, observation: Observation) -> None:
         """Take one observation."""
@@ -112,10 +163,13 @@ class Outside:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        if self._webhooks is None:
-            await asyncio.Event().wait()
-        else:
-            await self._webhooks.run()
+        running = [part.run() for part in (self._webhooks, self._copy) if part is not None]
+        if self._pending is not None:
+            running.append(self._pending.run(self._board.pending, self._tell))
+        await asyncio.gather(*running, asyncio.Event().wait())
+
+    def _tell(self, error: HostError) -> None:
+        self.failed(error)
 
     def count(self) -> None:
         """Tell the board what waits."""

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hookprobe.config import agreement
@@ -22,6 +23,7 @@ from hookprobe.dsm.certificate import quorum
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.dsm.notes import parse_key
+from hookprobe.dsm.pending import pending_of
 from hookprobe.dsm.tree_log import TreeLog
 from hookprobe.errors import ConfigError, HostError, LocalError
 from hookprobe.htp.config import HtpConfig
@@ -63,11 +65,11 @@ from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.folders import NodeFolder
 from hookprobe.runtime.keystore import read_roots
+from hookprobe.runtime.ledger_store import LedgerStore, open_store, place_of
 from hookprobe.runtime.log_publisher import LogPublisher
 from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.runtime.outside import Outside
 from hookprobe.runtime.record_desk import RecordDesk
-from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
 from hookprobe.runtime.validator_desk import ValidatorDesk
@@ -206,7 +208,7 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
     _check_agreement(config, folder)
     state = config.file("state.path")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = SqliteStore(state)
+    store = open_store(place_of(config))
     egress = _egress(config)
     try:
         built = _build(role, config, folder, store)
@@ -238,7 +240,7 @@ def _join(
     config: Config,
     folder: NodeFolder,
     log: JsonLog,
-    kept: tuple[SqliteStore, EgressRecord | None],
+    kept: tuple[LedgerStore, EgressRecord | None],
 ) -> _Process:
     """Put a node and its surroundings together."""
     clock, genesis, node = Clock(), decode_genesis(folder.genesis), built.node
@@ -247,6 +249,7 @@ def _join(
     schedule = (genesis.start, genesis.epoch_duration_us)
     board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators), schedule)
     outside = Outside(config, genesis, folder.secrets.node, clock, board)
+    outside.failed = log.failed
     socket = UdpSocket(listening_of(config))
     carrier = _FileCarrier(node, clock)
     files = FileService(carrier, *_file_settings(config), clock)
@@ -257,6 +260,7 @@ def _join(
     publisher = None
     if isinstance(node, ValidatorNode):
         publisher = _publisher(node, config, folder, kept[0])
+        board.pending = partial(pending_of, node.ledger)
         observers.append(publisher.report)
     name, desk = _desk_of(node, (genesis.ca_keys, publisher), clock)
     if isinstance(desk, VerifierDesk):
@@ -273,7 +277,7 @@ def _join(
 
 
 def _publisher(
-    node: ValidatorNode, config: Config, folder: NodeFolder, store: SqliteStore
+    node: ValidatorNode, config: Config, folder: NodeFolder, store: LedgerStore
 ) -> LogPublisher:
     witnesses = [parse_key(text) for text in config.texts("dsm.log.witnesses")]
     log = TreeLog(node.ledger.history, store, witnesses, SCHEMES.signatures)
@@ -301,7 +305,7 @@ def _egress(config: Config) -> EgressRecord | None:
     return EgressRecord(config.folder / path) if path else None
 
 
-def _build(role: str, config: Config, folder: NodeFolder, store: SqliteStore) -> _Built:
+def _build(role: str, config: Config, folder: NodeFolder, store: LedgerStore) -> _Built:
     papers = (folder.enrolment, folder.genesis, folder.directory)
     documents = Documents(folder.secrets, *papers, folder.spare_voting)
     settings = settings_of(config)

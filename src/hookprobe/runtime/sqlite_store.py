@@ -6,20 +6,27 @@
   are durable, together (group commit). A crash leaves all of them or none.
 * Other processes may read at the same time (`read_only`); a second writer is refused by a lock
   beside the file, because two processes signing as one node would fork its chain.
+* A file of the format before partitions is brought to this one in place (`sqlite_formats`).
 """
 
-import fcntl
-import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hookprobe.dsm.store import PARTITIONS, Persist, Table
 from hookprobe.errors import HostError
+from hookprobe.runtime.sqlite_formats import (
+    SCHEMA_VERSION,
+    create_table,
+    prepare,
+    sql_table,
+    upgrade,
+)
+from hookprobe.runtime.store_lock import StoreLock
 
-SCHEMA_VERSION = 2
 FILE_NAME = "ledger.sqlite"
-LOCK_NAME = "ledger.lock"
+_RESTORE = "check free space, rights and health of the disk; `hookprobe dsm restore` puts a backup"
 
 
 class SqliteStore:
@@ -36,53 +43,69 @@ class SqliteStore:
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._path = folder / FILE_NAME
         self._read_only = read_only
-        self._lock = None if read_only else _lock(folder / LOCK_NAME)
+        self._lock = None if read_only else StoreLock(folder)
         try:
-            self._database = self._open(read_only=read_only)
-            self._partition = self._stored_partition()
-            self._slots = self._stored_slots()
-        except (sqlite3.Error, HostError) as error:
+            with self._failing():
+                self._database = self._open(read_only=read_only)
+                self._partition = self._stored_partition()
+                self._slots = self._stored_slots()
+        except HostError:
             self._unlock()
-            raise error if isinstance(error, HostError) else self._failure(error) from error
+            raise
 
     def _open(self, *, read_only: bool) -> sqlite3.Connection:
         if read_only and not self._path.exists():
             raise HostError(
                 f"no ledger in {self._path.parent}", hint="has this node ever been started?"
             )
+        if not read_only:
+            upgrade(self._path)
         mode = "ro" if read_only else "rwc"
         database = sqlite3.connect(
             f"file:{self._path}?mode={mode}", uri=True, isolation_level=None, timeout=5
         )
         try:
             if not read_only:
-                self._prepare(database)
+                prepare(database)
+                self._check_length(database)
             self._check_version(database)
         except (sqlite3.Error, HostError):
             database.close()
             raise
         return database
 
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        # FULL syncs the log at every commit; NORMAL would lose the last blocks with the power.
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
-            for table in Table:
-                database.execute(_create(table.value))
-            database.execute("CREATE TABLE IF NOT EXISTS storage (partition INTEGER NOT NULL)")
-            database.execute(
-                "INSERT INTO storage SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM storage)"
-            )
-            database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    def _check_length(self, database: sqlite3.Connection) -> None:
+        # SQLite finds a page behind the end of its file only when it reads it, perhaps in a month.
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        pages = int(database.execute("PRAGMA page_count").fetchone()[0])
+        size = int(database.execute("PRAGMA page_size").fetchone()[0])
+        if self._path.stat().st_size < pages * size:
+            raise HostError(f"{self._path}: the file is cut short", hint=_RESTORE)
 
     def _check_version(self, database: sqlite3.Connection) -> None:
         found = database.execute("PRAGMA user_version").fetchone()[0]
-        if found != SCHEMA_VERSION:
-            raise HostError(
-                f"{self._path}: ledger format {found}, this program knows {SCHEMA_VERSION}",
-                hint="run the version of hookprobe that wrote it",
-            )
+        if found == SCHEMA_VERSION:
+            return
+        older = found < SCHEMA_VERSION
+        raise HostError(
+            f"{self._path}: ledger format {found}, this program knows {SCHEMA_VERSION}",
+            hint="start the node once: it brings its ledger to this format"
+            if older
+            else "run the version of hookprobe that wrote it",
+        )
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Turn what SQLite says into what an operator can act on."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise HostError(f"{self._path}: {error}", hint=_RESTORE) from error
+
+    @property
+    def partition(self) -> int:
+        """The open partition."""
+        return self._stored_partition() if self._read_only else self._partition
 
     def _stored_partition(self) -> int:
         return int(self._database.execute("SELECT partition FROM storage").fetchone()[0])
@@ -98,31 +121,50 @@ class SqliteStore:
                 found[stems[stem]].append(int(slot))
         return {table: sorted(slots, reverse=True) for table, slots in found.items()}
 
-    def _parts(self, table: Table) -> list[str]:
-        """Return the SQL tables of a table, newest first; slot 0 has the plain name."""
+    def slots(self, table: Table) -> list[int]:
+        """Return the slots that a table may have rows in, newest first; 0 is always one."""
         if table not in PARTITIONS:
-            return [table.value]
+            return [0]
         if self._read_only:
-            self._slots = self._stored_slots()
-        return [_part(table, slot) for slot in (*self._slots[table], 0)]
+            with self._failing():
+                self._slots = self._stored_slots()
+        return [*self._slots[table], 0]
+
+    def _parts(self, table: Table) -> list[str]:
+        return [sql_table(table, slot) for slot in self.slots(table)]
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        for part in self._parts(table):
-            query = f"SELECT value FROM {part} WHERE key=?"  # noqa: S608 (our own name)
-            row = self._database.execute(query, (key,)).fetchone()
-            if row is not None:
-                return bytes(row[0])
+        with self._failing():
+            for part in self._parts(table):
+                query = f"SELECT value FROM {part} WHERE key=?"  # noqa: S608 (our own name)
+                row = self._database.execute(query, (key,)).fetchone()
+                if row is not None:
+                    return bytes(row[0])
         return None
 
     def scan(
         self, table: Table, start: bytes, stop: bytes, limit: int
     ) -> Sequence[tuple[bytes, bytes]]:
+        return self._select(self._parts(table), (start, stop, limit))
+
+    def scan_slot(
+        self, table: Table, slot: int, start: bytes, limit: int
+    ) -> Sequence[tuple[bytes, bytes]]:
+        """Return at most `limit` rows of one slot from a key on, in key order."""
+        query = f"SELECT key, value FROM {sql_table(table, slot)} WHERE key>=? ORDER BY key LIMIT ?"  # noqa: S608 (our own name)
+        with self._failing():
+            return self._database.execute(query, (start, limit)).fetchall()
+
+    def _select(
+        self, names: Sequence[str], bounds: tuple[bytes, bytes, int]
+    ) -> Sequence[tuple[bytes, bytes]]:
         parts = [
             f"SELECT key, value FROM {part} WHERE key>=?1 AND key<?2"  # noqa: S608 (our own name)
-            for part in self._parts(table)
+            for part in names
         ]
         query = " UNION ".join(parts) + " ORDER BY key LIMIT ?3"
-        return self._database.execute(query, (start, stop, limit)).fetchall()
+        with self._failing():
+            return self._database.execute(query, bounds).fetchall()
 
     def apply(self, batches: Sequence[Persist]) -> None:
         """Write all batches durably and together.
@@ -133,18 +175,19 @@ class SqliteStore:
         database = self._database
         before = self._partition, {table: list(slots) for table, slots in self._slots.items()}
         try:
-            database.execute("BEGIN IMMEDIATE")
-            for group in _groups(batches):
-                self._open_partition(group[0].opens)
-                self._write(group)
-                for table, partition in group[-1].drops:
-                    self._drop(table, partition // PARTITIONS[table])
-            database.execute("COMMIT")
-        except sqlite3.Error as error:
+            with self._failing():
+                database.execute("BEGIN IMMEDIATE")
+                for group in _groups(batches):
+                    self._open_partition(group[0].opens)
+                    self._write(group)
+                    for table, partition in group[-1].drops:
+                        self._drop(table, partition // PARTITIONS[table])
+                database.execute("COMMIT")
+        except HostError:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             self._partition, self._slots = before
-            raise self._failure(error) from error
+            raise
 
     def _write(self, batches: Sequence[Persist]) -> None:
         # One transaction shows only the last write of a key, so one pass per table is the same.
@@ -157,7 +200,7 @@ class SqliteStore:
             kept = [(key, value) for key, value in last.items() if value is not None]
             for part in self._parts(table) if gone else ():
                 self._database.executemany(f"DELETE FROM {part} WHERE key=?", gone)  # noqa: S608 (our own name)
-            target = _part(table, self._partition // PARTITIONS.get(table, 1))
+            target = sql_table(table, self._partition // PARTITIONS.get(table, 1))
             self._database.executemany(f"INSERT OR REPLACE INTO {target} VALUES (?, ?)", kept)  # noqa: S608 (our own name)
 
     def _open_partition(self, partition: int | None) -> None:
@@ -168,20 +211,21 @@ class SqliteStore:
         for table, span in PARTITIONS.items():
             slot = partition // span
             if slot and slot not in self._slots[table]:
-                self._database.execute(_create(_part(table, slot)))
+                self._database.execute(create_table(sql_table(table, slot)))
                 self._slots[table] = sorted([slot, *self._slots[table]], reverse=True)
 
     def _drop(self, table: Table, lowest: int) -> None:
         for slot in [slot for slot in self._slots[table] if slot < lowest]:
-            self._database.execute(f"DROP TABLE {_part(table, slot)}")
+            self._database.execute(f"DROP TABLE {sql_table(table, slot)}")
             self._slots[table].remove(slot)
         if lowest:
             self._database.execute(f"DELETE FROM {table.value}")  # noqa: S608 (an enum's own value)
 
-    def _failure(self, error: sqlite3.Error) -> HostError:
-        return HostError(
-            f"{self._path}: {error}", hint="check free space, rights and health of the disk"
-        )
+    def hold_still(self) -> None:
+        """Read one state of the ledger from here on, whatever is written meanwhile."""
+        with self._failing():
+            self._database.execute("BEGIN")
+            self._stored_partition()
 
     def close(self) -> None:
         self._database.close()
@@ -189,19 +233,7 @@ class SqliteStore:
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-
-def _part(table: Table, slot: int) -> str:
-    return f"{table.value}_{slot}" if slot and table in PARTITIONS else table.value
-
-
-def _create(name: str) -> str:
-    return (
-        f"CREATE TABLE IF NOT EXISTS {name}"
-        " (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
-    )
+            self._lock.release()
 
 
 def _groups(batches: Sequence[Persist]) -> list[list[Persist]]:
@@ -212,19 +244,3 @@ def _groups(batches: Sequence[Persist]) -> list[list[Persist]]:
             groups.append([])
         groups[-1].append(batch)
     return groups
-
-
-def _lock(path: Path) -> int:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HostError(f"{path}: {error.strerror}", hint="check the state folder") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise HostError(
-            f"{path.parent} is in use by another hookprobe process",
-            hint="stop it first; two processes of one node would fork its chain",
-        ) from error
-    return handle

@@ -6,6 +6,7 @@ its age: a file that is old belongs to a node that does not run or hangs.
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from hookprobe.dsm import effects as ledger
@@ -22,6 +23,7 @@ from hookprobe.node.observations import (
 )
 from hookprobe.runtime.keystore import read_file, write_atomically
 from hookprobe.runtime.metrics import Meter
+from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -111,6 +113,7 @@ class StatusBoard:
         schedule: tuple[Instant, int] | None = None,
     ) -> None:
         self.meter = Meter()
+        self.pending: Callable[[], JsonObject] = dict
         self.webhooks_waiting = 0
         self._schedule = schedule
         self._open_epoch: int | None = None
@@ -182,6 +185,7 @@ class StatusBoard:
             "epochs_behind": self._behind(now),
             "webhooks_waiting": self.webhooks_waiting,
             "quorum_lost": self._quorum_lost,
+            **({"pending": waiting} if (waiting := self.pending()) else {}),
             **self._resonance.document(),
             "datagram_bytes_sent": datagram_bytes,
             **{name: self._counts[name] for name in sorted(self._counts)},

@@ -61,8 +61,6 @@ dsm:
 """
 # What this version does not have: each is refused by name, none is passed over in silence.
 NOT_YET = {
-    "dsm.storage.microblocks.backend",
-    "dsm.storage.checkpoints.backend",
     "dsm.integrations.pod_007.enabled",
 }
 
