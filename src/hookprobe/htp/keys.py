@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256, shake_256
 
-from hookprobe.crypto.agreement import hkdf_expand
+from hookprobe.crypto.agreement import expand_keys
 from hookprobe.crypto.noise import SymmetricState
 from hookprobe.wire.instant import Instant
 
@@ -42,7 +42,7 @@ def derive_session_keys(
         state.chaining_key, b"htp2 session secret" + transcript + secret_seed, "sha256"
     )
     key = sha256(secret + fingerprint).digest()
-    okm = hkdf_expand(key, b"htp2 keys" + transcript, 104)
+    okm = expand_keys(key, b"htp2 keys" + transcript, 104)
     return SessionKeys(okm[:32], okm[32:64], okm[64:68], okm[68:72], okm[72:], transcript)
 
 

@@ -11,8 +11,8 @@ names cannot be probed. Refusals are sealed and as long as acceptances.
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from hookprobe.crypto.agreement import X25519_BYTES, AgreementKey
 from hookprobe.crypto.sealing import CipherCache
@@ -82,8 +82,7 @@ RETRY_S = {RejectCode.FINGERPRINT: 5, RejectCode.RESONANCE: 5}
 SECRET_SEED_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """An accepted handshake whose session has not opened a packet yet.
 
     Attributes:
@@ -101,8 +100,7 @@ class Pending:
     continues: Link | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(NamedTuple):
     """An ATTEST on its way through the checks."""
 
     exchange: AnswererExchange
