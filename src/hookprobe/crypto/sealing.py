@@ -9,7 +9,7 @@ kilobytes and under a microsecond to rebuild, so `CipherCache` holds only the bu
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -21,30 +21,39 @@ TAG_BYTES = 16
 COUNTER_MAX = 2**48  # packets under one key; far below the 2^62 at which QUIC stops (RFC 9000 12.3)
 
 
+class _Ciphers(OrderedDict[bytes, ChaCha20Poly1305]):
+    """Makes the cipher of a key that it does not have; the oldest makes room."""
+
+    def __init__(self, cipher_max: int) -> None:
+        super().__init__()
+        self._cipher_max = cipher_max
+
+    def __missing__(self, key: bytes) -> ChaCha20Poly1305:
+        if len(self) >= self._cipher_max:
+            del self[next(iter(self))]
+        cipher = self[key] = ChaCha20Poly1305(key)
+        return cipher
+
+
 class CipherCache:
     """The cipher objects of the keys used last.
 
     Args:
         cipher_max: How many objects are kept; the oldest makes room for a new one.
+
+    Attributes:
+        get: Returns the cipher of a 32-byte key; asked twice for every packet that is answered, so
+            it is the lookup itself.
     """
 
-    __slots__ = ("_cipher_max", "_ciphers")
+    __slots__ = ("_ciphers", "get")
 
     def __init__(self, cipher_max: int) -> None:
-        self._cipher_max = cipher_max
-        self._ciphers: OrderedDict[bytes, ChaCha20Poly1305] = OrderedDict()
+        self._ciphers = _Ciphers(cipher_max)
+        self.get: Callable[[bytes], ChaCha20Poly1305] = self._ciphers.__getitem__
 
     def __len__(self) -> int:
         return len(self._ciphers)
-
-    def get(self, key: bytes) -> ChaCha20Poly1305:
-        """Return the cipher of a 32-byte key."""
-        cipher = self._ciphers.get(key)
-        if cipher is None:
-            if len(self._ciphers) >= self._cipher_max:
-                del self._ciphers[next(iter(self._ciphers))]
-            cipher = self._ciphers[key] = ChaCha20Poly1305(key)
-        return cipher
 
     def discard(self, key: bytes) -> None:
         """Forget a key whose session has ended."""

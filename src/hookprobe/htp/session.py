@@ -37,6 +37,8 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
 
 _BODY_START = RESONANCE_BYTES + 4
+_DATA, _HEARTBEAT = PacketType.DATA, PacketType.HEARTBEAT
+_FRESH = FLAG_ACK_ELICITING | FLAG_RES_FRESH
 
 
 class SessionNames(NamedTuple):
@@ -145,11 +147,10 @@ class Session:
         Raises:
             LimitExceededError: The packet numbers are used up.
         """
-        eliciting = kind is PacketType.DATA or kind is PacketType.HEARTBEAT
-        flags = FLAG_ACK_ELICITING if eliciting else 0
-        if kind is PacketType.HEARTBEAT and self.names.dialled:
-            flags |= FLAG_RES_FRESH
-        plain = b"".join((self.resonance, len(payload).to_bytes(4), payload))
+        flags = FLAG_ACK_ELICITING if kind is _DATA else 0
+        if kind is _HEARTBEAT:
+            flags = _FRESH if self.names.dialled else FLAG_ACK_ELICITING
+        plain = self.resonance + len(payload).to_bytes(4) + payload
         return self._seal(kind, plain, now, sequence, flags << 24 | tail)
 
     def seal_padded(self, payload: bytes, size: int, now: Instant) -> bytes:
@@ -167,9 +168,9 @@ class Session:
         self, kind: PacketType, plain: bytes, now: Instant, sequence: int, tail: int
     ) -> bytes:
         number = self._sealing.counter
-        header = encode_header(
-            kind, sequence, self._timestamp(now), self.names.remote_token, number, tail
-        )
+        since = now - self.created
+        timestamp = since // MILLISECOND & 0xFFFFFFFF if since > 0 else 0
+        header = encode_header(kind, sequence, timestamp, self.names.remote_token, number, tail)
         return header + self._sealing.seal(number, plain, header)
 
     def _timestamp(self, now: Instant) -> int:
