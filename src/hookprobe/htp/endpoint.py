@@ -42,6 +42,7 @@ from hookprobe.htp.keys import Entropy
 from hookprobe.htp.link import Link
 from hookprobe.htp.messages import (
     BARE_REJECT_BYTES,
+    BEAT_BYTES,
     CloseCode,
     Vitals,
     decode_bare_reject,
@@ -230,6 +231,11 @@ class Endpoint:
         for data, address in datagrams:
             if bulk is not None and bulk.receive_bulk(data, address, now):
                 continue
+            if len(data) == BEAT_BYTES:
+                answer = self._receive_beat(data, address, now, touched)
+                if answer is not None:
+                    effects += answer
+                    continue
             try:
                 header = decode_header(data)
                 if header.kind >= PacketType.DATA:
@@ -429,6 +435,18 @@ class Endpoint:
         if session.phase is Phase.CLOSED:
             return effects
         return effects + self._hand_over(session, opened, arrival, touched)
+
+    def _receive_beat(
+        self, data: bytes, address: Address, now: Instant, touched: dict[NodeId, Link]
+    ) -> list[Effect] | None:
+        """Answer a usual heartbeat; None: it is not one, or its peer has more in this batch."""
+        session = self._table.find(data[12:20])
+        if session is None or now - session.created >= self._config.reject_after_us:
+            return None
+        link = self._links.get(session.names.peer)
+        if link is None or link.session is not session or link.peer in touched:
+            return None
+        return link.receive_beat(data, address, now)
 
     def _hand_over(
         self, session: Session, opened: Opened, arrival: Arrival, touched: dict[NodeId, Link]

@@ -39,6 +39,7 @@ from hookprobe.htp.messages import (
     encode_ack,
     encode_close,
     encode_heartbeat,
+    read_beat,
 )
 from hookprobe.htp.outbox import Fragment
 from hookprobe.htp.packet import (
@@ -255,6 +256,37 @@ class Link:
         assert taken, "the window and the acknowledgements disagree"
         return True
 
+    def receive_beat(self, data: bytes, address: Address, now: Instant) -> list[Effect] | None:
+        """Take the usual heartbeat in one go and answer it; None: it needs the long way.
+
+        An answering end with many quiet peers does little else. Our own timer can only become
+        later by it, so it need not be set.
+        """
+        session, path, watch, acks = self.session, self._path, self._watch, self._acks
+        if watch is None or self.ended is not None or address != path.address or not path.proven:
+            return None
+        if self._busy or not acks.ranges or session.next_number >= REKEY_AFTER_PACKETS:
+            return None
+        opened = session.open_next(data)
+        body = None if opened is None else read_beat(opened[2])
+        if opened is None or body is None or not watch.receive_next(opened[0], body[0], now):
+            return None
+        session.commit(opened[0])
+        self.last_heard = now
+        taken = acks.receive_next(opened[0], opened[1], now)
+        assert taken, "the window and the acknowledgements disagree"
+        _, self._probe_echo, vitals = body
+        sent = self._send_ack(now)
+        if vitals == self.vitals:
+            return [sent]
+        self.vitals = Vitals(*vitals)
+        return [VitalsReported(self.peer, *vitals), sent]
+
+    @property
+    def _busy(self) -> bool:
+        traffic = self._traffic
+        return self.renewal_due or (traffic is not None and traffic.pending)
+
     def _receive_data(self, opened: Opened) -> list[Effect]:
         header, payload = opened.header, opened.payload
         if header.flags & FLAG_UNRELIABLE:
@@ -336,8 +368,9 @@ class Link:
         return self._acks.deadline if self._path.may_send(size) else None
 
     def _post(self, packet: bytes) -> Transmit:
-        self._path.on_sent(len(packet))
-        return Transmit(self._path.address, packet)
+        path = self._path
+        path.on_sent(len(packet))
+        return _tuple(Transmit, (path.address, packet))
 
     def _send_traffic(self, traffic: Traffic, out: list[Effect], now: Instant) -> None:
         if not traffic.pending:
@@ -386,21 +419,26 @@ class Link:
         return self._post(packet)
 
     def _send_ack(self, now: Instant) -> Transmit:
-        acks = self._acks
-        answering = not self.session.names.dialled
-        first = credit_at_first(self._tools.config.window_bytes)
-        ack = Ack(
-            min(max(0, now - acks.largest_at), 0xFFFFFFFF),
+        acks, config, inbox = self._acks, self._tools.config, self._inbox
+        held_us = now - acks.largest_at
+        credit = credit_at_first(config.window_bytes) if inbox is None else inbox.credit
+        trust = heartbeat_s = flags = 0
+        if self._watch is not None:
+            trust, heartbeat_s = self.trust, config.heartbeat_s
+            flags = ACK_REATTEST if self._watch.reattest_at or self.renewal_due else 0
+        fields = (
+            min(held_us, 0xFFFFFFFF) if held_us > 0 else 0,
             acks.echo_ts,
-            min((self._inbox.credit if self._inbox else first) >> 10, 0xFFFFFFFF),
-            self.trust if answering else 0,
-            self._tools.config.heartbeat_s if answering else 0,
-            ACK_REATTEST if answering and (self._reattest_at or self.renewal_due) else 0,
+            min(credit >> 10, 0xFFFFFFFF),
+            trust,
+            heartbeat_s,
+            flags,
             self._probe_echo,
             tuple(acks.ranges),
         )
         acks.sent()
-        return self._post(self.session.seal(PacketType.ACK, encode_ack(ack), now))
+        packet = self.session.seal(PacketType.ACK, encode_ack(_tuple(Ack, fields)), now)
+        return self._post(packet)
 
     def _heartbeat(self, now: Instant) -> list[Effect]:
         """Send a HEARTBEAT: a fresh beacon from the dialling end, a path probe from either."""

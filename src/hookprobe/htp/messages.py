@@ -17,6 +17,7 @@ from hookprobe.htp.packet import (
     HEADER_BYTES,
     PREFIX_BYTES,
     RESONANCE_BYTES,
+    SEALED_OVERHEAD_BYTES,
     ZERO_RESONANCE,
     ZERO_TOKEN,
     Header,
@@ -37,6 +38,7 @@ ACCEPT_PAYLOAD_BYTES = 74
 ACK_RANGES_MAX = 32
 
 _HEARTBEAT = struct.Struct(">8sIBBBH")
+_BEAT = struct.Struct(">64sI8sIBBBH")  # the whole body, resonance and length in front
 _ACK = struct.Struct(">QIIIHHBB8sI")
 _HELLO = struct.Struct(">32s8sHHH8s")
 _CHALLENGE = struct.Struct(">16sHH")
@@ -47,6 +49,7 @@ _MAC1_OFFSET = DATAGRAM_BYTES - MAC_BYTES
 _ACK_FLAGS_KNOWN = 7
 
 ACK_REATTEST = 1
+BEAT_BYTES = SEALED_OVERHEAD_BYTES + _HEARTBEAT.size  # a HEARTBEAT without padding
 
 
 class Hello(NamedTuple):
@@ -251,6 +254,15 @@ def decode_heartbeat(payload: bytes) -> tuple[bytes, Vitals]:
     return probe, Vitals(*vitals)
 
 
+def read_beat(plain: bytes) -> tuple[bytes, bytes, tuple[int, ...]] | None:
+    """Read the opened body of a HEARTBEAT of `BEAT_BYTES`: (beacon, probe, vitals).
+
+    None: another length is written inside, and `decode_body` has to judge.
+    """
+    beacon, size, probe, *vitals = _BEAT.unpack(plain)
+    return (beacon, probe, tuple(vitals)) if size == _HEARTBEAT.size else None
+
+
 class Ack(NamedTuple):
     """An acknowledgement.
 
@@ -277,15 +289,21 @@ class Ack(NamedTuple):
 
 def encode_ack(ack: Ack) -> bytes:
     """Return largest, the fixed fields and up to 33 ranges as (gap, length) pairs."""
-    first, largest = ack.ranges[0]
+    delay_us, echo_ts, credit_kib, trust, heartbeat_s, flags, probe_echo, ranges = ack
+    first, largest = ranges[0]
     fixed = _ACK.pack(
         largest,
-        *ack[:6],
-        len(ack.ranges) - 1,
-        ack.probe_echo,
+        delay_us,
+        echo_ts,
+        credit_kib,
+        trust,
+        heartbeat_s,
+        flags,
+        len(ranges) - 1,
+        probe_echo,
         largest - first + 1,
     )
-    if len(ack.ranges) == 1:
+    if len(ranges) == 1:
         return fixed
     numbers: list[int] = []
     for low, high in ack.ranges[1:]:

@@ -62,6 +62,8 @@ _KINDS = {kind.value: kind for kind in PacketType}
 _VERSION_WORD = VERSION << 16
 _HEADER = struct.Struct(">III8sQI")  # tail: flags, mode, frag_index, frag_last
 BULK_WORD = _VERSION_WORD | PacketType.DATA
+BEAT_WORD = _VERSION_WORD | PacketType.HEARTBEAT
+BEAT_TAIL = (FLAG_ACK_ELICITING | FLAG_RES_FRESH) << 24
 _FIELDS = struct.Struct(">HHII8sQBBBB")
 
 

@@ -17,6 +17,8 @@ from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.handshake import SESSION_TABLE, Phase, PhaseEvent, advance
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import (
+    BEAT_TAIL,
+    BEAT_WORD,
     BULK_WORD,
     FLAG_ACK_ELICITING,
     FLAG_RES_FRESH,
@@ -237,6 +239,25 @@ class Session:
         window.commit(number)
         fields = (plain[_BODY_START:start], place, last, plain[start:])
         return number, timestamp, tuple.__new__(BulkFragment, fields)
+
+    def open_next(self, data: bytes) -> tuple[int, int, bytes] | None:
+        """Open the usual HEARTBEAT: fresh, and with the number that is next; None for any other.
+
+        Returns (number, timestamp, body). Nothing has changed before `commit` is called.
+        """
+        word, _, timestamp, token, number, tail = unpack_header(data)
+        usual = word == BEAT_WORD and tail == BEAT_TAIL and token == self.names.local_token
+        if not usual or number != self._window.highest + 1:
+            return None
+        try:
+            plain = self._opening.open(number, data[HEADER_BYTES:], data[:HEADER_BYTES])
+        except VerificationError:
+            return None
+        return number, timestamp, plain
+
+    def commit(self, number: int) -> None:
+        """Take the number of a packet that `open_next` opened."""
+        self._window.commit(number)
 
     def open(self, header: Header, data: bytes) -> Opened:
         """Open a received packet; only a packet that opened changes the replay window.
