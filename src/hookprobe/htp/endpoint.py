@@ -7,7 +7,7 @@ Routing: handshake types go to the dialler with that token or to the responder; 
 session whose `local_token` they carry. A packet for an unknown session may earn a stateless reset.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.errors import LimitExceededError, LocalError, MalformedError, RemoteError
@@ -221,16 +221,21 @@ class Endpoint:
         return self.receive_batch(((data, address),), now)
 
     def receive_batch(
-        self, datagrams: Iterable[tuple[bytes, Address]], now: Instant
+        self, datagrams: Sequence[tuple[bytes, Address]], now: Instant
     ) -> list[Effect]:
         """Take what one read of the socket brought; peers are answered once for the batch."""
         now = self._clock.read(now)
         effects: list[Effect] = []
         touched: dict[NodeId, Link] = {}
         bulk: Link | None = None
-        for data, address in datagrams:
-            if bulk is not None and bulk.receive_bulk(data, address, now):
-                continue
+        index = 0
+        while True:
+            if bulk is not None:
+                index += bulk.receive_bulk(datagrams, index, now)
+            if index >= len(datagrams):
+                break
+            data, address = datagrams[index]
+            index += 1
             if len(data) == BEAT_BYTES:
                 answer = self._receive_beat(data, address, now, touched)
                 if answer is not None:

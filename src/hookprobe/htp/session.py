@@ -6,7 +6,7 @@ on receipt: length, token (the endpoint found us by it), replay pre-check, AEAD,
     header (32, clear, associated data) | AEAD( RDV || PoSF || length || payload || padding )
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hookprobe.crypto.sealing import CipherCache, OpeningKey, SealingKey
@@ -39,6 +39,10 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
 
 _BODY_START = RESONANCE_BYTES + 4
+_KIND_END = _BODY_START + 1
+_PIECE_START = _BODY_START + HEAD_BYTES
+_BULK_FLAGS = FLAG_ACK_ELICITING << 8
+_tuple = tuple.__new__
 _DATA, _HEARTBEAT = PacketType.DATA, PacketType.HEARTBEAT
 _FRESH = FLAG_ACK_ELICITING | FLAG_RES_FRESH
 
@@ -210,35 +214,42 @@ class Session:
         ]
         return self._sealing.seal_run(first, plains, headers)
 
-    def open_bulk(self, data: bytes) -> tuple[int, int, BulkFragment] | None:
-        """Open the usual packet of bulk data; None for any other, which `open` has to judge.
+    def open_run(self, packets: Iterable[bytes]) -> tuple[list[BulkFragment], int]:
+        """Open the usual packets of bulk data, up to one that `open` has to judge.
 
         Usual: DATA that asks for an acknowledgement and nothing else, with the number that is next
-        and the present beacon, around a fragment of a chunk. Nothing has changed if it is not.
-        Returns (number, timestamp, fragment).
+        and the present beacon, around a fragment of a chunk. Each has the
+        size of the smallest session packet at least. A file is a thousand of them in a mebibyte, so they skip what
+        can only matter to others. Returns (fragments, timestamp of the last one's packet).
         """
-        word, _, timestamp, token, number, tail = unpack_header(data)
-        window = self._window
-        usual = word == BULK_WORD and tail >> 16 == FLAG_ACK_ELICITING << 8
-        if not usual or number != window.highest + 1 or token != self.names.local_token:
-            return None
-        try:
-            plain = self._opening.open(number, data[HEADER_BYTES:], data[:HEADER_BYTES])
-        except VerificationError:
-            return None
-        stop = _BODY_START + int.from_bytes(plain[RESONANCE_BYTES:_BODY_START])
-        place, last = tail >> 8 & 0xFF, tail & 0xFF
-        start = _BODY_START + HEAD_BYTES
-        if (
-            plain[_BODY_START : _BODY_START + 1] != BULK_KIND
-            or not (self.names.dialled or plain.startswith(self.resonance))
-            or not start < stop == len(plain)
-            or place > last
-        ):
-            return None
-        window.commit(number)
-        fields = (plain[_BODY_START:start], place, last, plain[start:])
-        return number, timestamp, tuple.__new__(BulkFragment, fields)
+        first, mine = self._window.highest + 1, self.names.local_token
+        usual: list[bytes] = []
+        tails: list[tuple[int, int]] = []
+        for number, packet in enumerate(packets, first):
+            word, _, timestamp, token, nonce, tail = unpack_header(packet)
+            is_bulk = word == BULK_WORD and tail >> 16 == _BULK_FLAGS
+            if not is_bulk or nonce != number or token != mine or tail >> 8 & 0xFF > tail & 0xFF:
+                break
+            usual.append(packet)
+            tails.append((timestamp, tail))
+        plains = self._opening.open_run(first, usual, HEADER_BYTES)
+        # Only the answering end has a beacon to compare with.
+        front = b"" if self.names.dialled else self.resonance
+        fragments: list[BulkFragment] = []
+        for plain, (_, tail) in zip(plains, tails, strict=False):
+            # The payload fills the packet, so that there is no padding to look at.
+            inside = (len(plain) - _BODY_START).to_bytes(4) + BULK_KIND
+            if plain[RESONANCE_BYTES:_KIND_END] != inside or not plain.startswith(front):
+                break
+            head, piece = plain[_BODY_START:_PIECE_START], plain[_PIECE_START:]
+            if not piece:
+                break
+            fields = (head, tail >> 8 & 0xFF, tail & 0xFF, piece)
+            fragments.append(_tuple(BulkFragment, fields))
+        if not fragments:
+            return fragments, 0
+        self._window.extend(len(fragments))
+        return fragments, tails[len(fragments) - 1][0]
 
     def open_next(self, data: bytes) -> tuple[int, int, bytes] | None:
         """Open the usual HEARTBEAT: fresh, and with the number that is next; None for any other.

@@ -49,3 +49,7 @@ class ReplayWindow:
         else:
             self._map = (self._map << seen | (1 << seen) - 1) << (ahead - seen) & _MASK
         self._run = self.highest = number
+
+    def extend(self, count: int) -> None:
+        """Mark the next `count` numbers above the highest as seen."""
+        self.highest += count

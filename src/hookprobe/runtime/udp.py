@@ -104,8 +104,11 @@ class UdpSocket:
                 break
             address = self._addresses.get(source) or self._remember(source)
             step = _segment_bytes(ancillary) or max(size, 1)
-            for start in range(0, max(size, 1), step):
-                received.append((bytes(buffer[start : min(start + step, size)]), address))
+            whole = bytes(buffer[:size])
+            if step >= size:
+                received.append((whole, address))
+            else:
+                received += [(whole[at : at + step], address) for at in range(0, size, step)]
         return received
 
     def _remember(self, source: tuple[object, ...]) -> Address:
