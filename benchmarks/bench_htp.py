@@ -291,8 +291,9 @@ def session_bytes(count: int) -> float:
     plain = Plain()
     validator, identity = endpoint("validator", plain, HtpConfig(
         attest_rate_per_s=10**6, attest_burst=10**6, unconfirmed_max=10**6, used_cookies_max=1,
-        prefixes_max=1, ciphers_max=2))  # fmt: skip
+        prefixes_max=1, ciphers_max=2, awake_max=1))  # fmt: skip
     pinned = PinnedPeer(identity.node, VALIDATOR, identity.static_key.public_key)
+    meet(validator, endpoint("first", plain)[0], pinned)  # libraries load what they need
     edges = [endpoint(f"edge-{number}", plain)[0] for number in range(count)]
     tracemalloc.start()  # behind the registry, which is not part of a session
     while edges:

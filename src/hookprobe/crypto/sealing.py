@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from hookprobe.errors import LimitExceededError, VerificationError
 
+KEY_BYTES = 32
 SALT_BYTES = 4
 TAG_BYTES = 16
 COUNTER_MAX = 2**48  # packets under one key; far below the 2^62 at which QUIC stops (RFC 9000 12.3)
@@ -78,6 +79,11 @@ class SealingKey:
         self._ciphers = ciphers
         self.counter = 0
 
+    @property
+    def raw(self) -> bytes:
+        """Key and salt, 36 secret bytes."""
+        return self._key + self._salt
+
     def seal(self, counter: int, plaintext: bytes, associated: bytes) -> bytes:
         """Return ciphertext and tag, 16 bytes longer than the plaintext.
 
@@ -135,6 +141,11 @@ class OpeningKey:
         self._key = key
         self._salt = salt
         self._ciphers = ciphers
+
+    @property
+    def raw(self) -> bytes:
+        """Key and salt, 36 secret bytes."""
+        return self._key + self._salt
 
     def open(self, counter: int, ciphertext: bytes, associated: bytes) -> bytes:
         """Return the plaintext.

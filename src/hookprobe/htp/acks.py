@@ -104,3 +104,13 @@ class AckTracker:
         """Note that an acknowledgement left."""
         self._pending = 0
         self.deadline = None
+
+    def freeze(self) -> tuple[int, int, int, int]:
+        """Return what `thaw` needs besides the ranges: (count, pending, largest_at, echo_ts)."""
+        return self._count, self._pending, self.largest_at, self.echo_ts
+
+    def thaw(self, frozen: tuple[int, int, int, int], ranges: list[tuple[int, int]]) -> None:
+        """Become what was frozen, with nothing due."""
+        self._count, self._pending, largest_at, self.echo_ts = frozen
+        self.largest_at = Instant(largest_at)
+        self.ranges = ranges

@@ -56,6 +56,11 @@ class BeaconWatch:
         self._number = -1
         self.reattest_at = None
 
+    @property
+    def fingerprint(self) -> bytes | None:
+        """W_fp of the peer; None where its weights are not checked."""
+        return self._fingerprint
+
     def receive(self, opened: Opened, now: Instant) -> bool:
         """Take a packet's beacon; True if the peer has to be asked to attest again.
 
@@ -93,7 +98,7 @@ class BeaconWatch:
 
     def _next_fresh(self, now: Instant) -> Instant:
         earliest = now - BEACON_BURST * _STEP_US
-        return Instant((self._fresh_at if self._fresh_at > earliest else earliest) + _STEP_US)
+        return Instant((max(earliest, self._fresh_at)) + _STEP_US)
 
     def _resonates(self, resonance: bytes) -> bool:
         if self._fingerprint is None:
@@ -108,3 +113,12 @@ class BeaconWatch:
             return False
         self.reattest_at = Instant(now + self._grace_us)
         return True
+
+    def freeze(self) -> tuple[bytes, int, int]:
+        """Return what `thaw` needs while nothing is wrong: (beacon before, its packet, pace)."""
+        return self._before, self._number, self._fresh_at
+
+    def thaw(self, frozen: tuple[bytes, int, int]) -> None:
+        """Become what was frozen."""
+        self._before, self._number, fresh_at = frozen
+        self._fresh_at = Instant(fresh_at)

@@ -39,28 +39,23 @@ from hookprobe.htp.handshake import (
     Rejected,
 )
 from hookprobe.htp.keys import Entropy
-from hookprobe.htp.link import Link
+from hookprobe.htp.links import Links
 from hookprobe.htp.messages import (
     BARE_REJECT_BYTES,
-    BEAT_BYTES,
     CloseCode,
     Vitals,
     decode_bare_reject,
     decode_challenge,
     encode_heartbeat,
 )
-from hookprobe.htp.packet import (
-    ZERO_TOKEN,
-    Header,
-    PacketType,
-    decode_header,
-)
+from hookprobe.htp.packet import ZERO_TOKEN, Header, PacketType, decode_header
 from hookprobe.htp.path import Arrival
 from hookprobe.htp.reset import StatelessReset, is_reset
-from hookprobe.htp.responder import Responder, has_precedence
+from hookprobe.htp.responder import Responder, has_precedence, outlasts
 from hookprobe.htp.seams import LinkTools, LocalIdentity, PinnedPeer, Seams
 from hookprobe.htp.session import Opened, ReplayError, Session, SessionNames
 from hookprobe.htp.session_table import SessionTable
+from hookprobe.htp.shortcuts import QuickLink
 from hookprobe.htp.switchboard import DIAL, Switchboard
 from hookprobe.htp.traffic import Chunks, Traffic
 from hookprobe.wire.identifiers import NodeId
@@ -110,8 +105,8 @@ class Endpoint:
         self._entropy = Entropy(random_bytes)
         self._tools = LinkTools(config, seams, self._entropy)
         self._ciphers = CipherCache(config.ciphers_max)
-        self._links: dict[NodeId, Link] = {}
         self._table = SessionTable(config.unconfirmed_max)
+        self._links = Links(self._table, self._tools, self._ciphers)
         self._agenda: Agenda[tuple[str, str]] = Agenda()
         self._dials = Switchboard(self._agenda)
         self._responder = Responder(identity, self._tools, self._ciphers, self._links, now)
@@ -199,7 +194,7 @@ class Endpoint:
         except ValueError as error:
             raise LocalError("report: a value does not fit its field") from error
         self._vitals = vitals
-        for link in self._links.values():
+        for link in self._links.awake.values():
             if link.session.names.dialled:
                 link.vitals = vitals
 
@@ -226,37 +221,38 @@ class Endpoint:
         """Take what one read of the socket brought; peers are answered once for the batch."""
         now = self._clock.read(now)
         effects: list[Effect] = []
-        touched: dict[NodeId, Link] = {}
-        bulk: Link | None = None
+        touched: dict[NodeId, QuickLink] = {}
         index = 0
-        while True:
-            if bulk is not None:
-                index += bulk.receive_bulk(datagrams, index, now)
-            if index >= len(datagrams):
-                break
-            data, address = datagrams[index]
+        while index < len(datagrams):
+            datagram = datagrams[index]
             index += 1
-            if len(data) == BEAT_BYTES:
-                answer = self._receive_beat(data, address, now, touched)
-                if answer is not None:
-                    effects += answer
-                    continue
-            try:
-                header = decode_header(data)
-                if header.kind >= PacketType.DATA:
-                    arrival = Arrival(address, len(data), now)
-                    effects += self._receive_session(header, data, arrival, touched)
-                    bulk = next(reversed(touched.values()), None)
-                else:
-                    effects += self._receive_handshake(header, data, address, now)
-            except MalformedError:
-                effects.append(Dropped(DropReason.MALFORMED))
-            except RemoteError:
-                effects.append(Dropped(DropReason.HANDSHAKE))
+            answer = self._links.receive_beat(datagram, now, touched)
+            if answer is None:
+                answer = self._receive_one(*datagram, now, touched)
+                if touched and index < len(datagrams):  # more like it is likely to follow
+                    latest = next(reversed(touched.values()))
+                    index += latest.receive_bulk(datagrams, index, now)
+            effects += answer
         for link in touched.values():
             effects += link.take_fragments()
             effects += self._settle(link, now)
+        self._links.settle()
         return effects
+
+    def _receive_one(
+        self, data: bytes, address: Address, now: Instant, touched: dict[NodeId, QuickLink]
+    ) -> list[Effect]:
+        try:
+            header = decode_header(data)
+            if header.kind >= PacketType.DATA:
+                return self._receive_session(
+                    header, data, Arrival(address, len(data), now), touched
+                )
+            return self._receive_handshake(header, data, address, now)
+        except MalformedError:
+            return [Dropped(DropReason.MALFORMED)]
+        except RemoteError:
+            return [Dropped(DropReason.HANDSHAKE)]
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` has to be called."""
@@ -274,6 +270,7 @@ class Endpoint:
                 effects += self._wake_dial(NodeId(name), now)
             else:
                 self._expire_pending(now)
+        self._links.settle()
         return effects
 
     def _wake_link(self, node: NodeId, now: Instant) -> list[Effect]:
@@ -339,14 +336,8 @@ class Endpoint:
     def _establish(self, dial: Dial, accepted: Accepted, now: Instant) -> list[Effect]:
         """Take the session that our dialling won."""
         body = accepted.body
-        names = SessionNames(
-            dial.peer.node,
-            True,
-            accepted.edge_token,
-            body.validator_token,
-            body.reset_token,
-            accepted.suite,
-        )
+        tokens = (accepted.edge_token, body.validator_token, body.reset_token)
+        names = SessionNames(dial.peer.node, True, *tokens, accepted.suite)
         session = Session(accepted.keys, names, self._ciphers, self._config.failed_open_max, now)
         session.resonance = accepted.beacon
         self._table.register(session)
@@ -354,7 +345,7 @@ class Endpoint:
         effects: list[Effect] = []
         if accepted.continues and link is not None:
             effects += self._renew(link, session, None, now)
-        elif link is not None and self._peer_precedes(link, now):
+        elif link is not None and outlasts(link, self._identity.node, self._config.silence_us, now):
             return self._refuse(session, dial.peer.address, now)
         else:
             if link is not None:
@@ -368,17 +359,13 @@ class Endpoint:
         # The heartbeat that is due at once confirms the session to the answering end.
         return effects + link.handle_timeout(now) + self._settle(link, now)
 
-    def _peer_precedes(self, link: Link, now: Instant) -> bool:
-        lively = now - link.last_heard < self._config.silence_us
-        return not link.session.names.dialled and link.peer < self._identity.node and lively
-
     def _confirm(self, session: Session, now: Instant) -> list[Effect]:
         """Take a session that a peer's dialling won, at its first packet that opened."""
         pending = self._table.pending.pop(session.names.local_token)
         peer = session.names.peer
         link = self._links.get(peer)
         if pending.continues is not None:
-            if pending.continues is not link:
+            if link is None or pending.continues != link.stream_id:
                 return self._refuse(session, pending.address, now)
             session.move(PhaseEvent.OPENED)
             return self._renew(link, session, pending.fingerprint, now)
@@ -393,7 +380,7 @@ class Endpoint:
 
     def _refuse(self, session: Session, address: Address, now: Instant) -> list[Effect]:
         """Close a session that lost against another one of the same peer."""
-        link = Link(session, address, None, self._tools, now)
+        link = QuickLink(session, address, None, self._tools, now)
         effects = link.close(CloseCode.REPLACED, now)
         self._table.drop(session)
         return effects
@@ -402,15 +389,15 @@ class Endpoint:
 
     def _open_link(
         self, session: Session, address: Address, fingerprint: bytes | None, now: Instant
-    ) -> Link:
-        link = Link(session, address, fingerprint, self._tools, now)
+    ) -> QuickLink:
+        link = QuickLink(session, address, fingerprint, self._tools, now)
         if session.names.dialled:
             link.vitals = self._vitals
-        self._links[link.peer] = link
+        self._links.add(link)
         return link
 
     def _renew(
-        self, link: Link, session: Session, fingerprint: bytes | None, now: Instant
+        self, link: QuickLink, session: Session, fingerprint: bytes | None, now: Instant
     ) -> list[Effect]:
         gone = link.renew(session, fingerprint, now)
         if gone is not None:
@@ -418,7 +405,7 @@ class Endpoint:
         return [SessionRenewed(link.peer)]
 
     def _receive_session(
-        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, Link]
+        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, QuickLink]
     ) -> list[Effect]:
         session = self._table.find(header.flow_token)
         if session is None:
@@ -441,20 +428,8 @@ class Endpoint:
             return effects
         return effects + self._hand_over(session, opened, arrival, touched)
 
-    def _receive_beat(
-        self, data: bytes, address: Address, now: Instant, touched: dict[NodeId, Link]
-    ) -> list[Effect] | None:
-        """Answer a usual heartbeat; None: it is not one, or its peer has more in this batch."""
-        session = self._table.find(data[12:20])
-        if session is None or now - session.created >= self._config.reject_after_us:
-            return None
-        link = self._links.get(session.names.peer)
-        if link is None or link.session is not session or link.peer in touched:
-            return None
-        return link.receive_beat(data, address, now)
-
     def _hand_over(
-        self, session: Session, opened: Opened, arrival: Arrival, touched: dict[NodeId, Link]
+        self, session: Session, opened: Opened, arrival: Arrival, touched: dict[NodeId, QuickLink]
     ) -> list[Effect]:
         link = self._links[session.names.peer]
         if link.ended is not None:
@@ -475,7 +450,7 @@ class Endpoint:
         return [Dropped(DropReason.SEAL), *self._end(link, DownReason.EXPIRED, now)]
 
     def _receive_unknown(
-        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, Link]
+        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, QuickLink]
     ) -> list[Effect]:
         """A packet of no session: the peer's stateless reset, or a reason to send one."""
         session = self._table.find_reset(header.flow_token)
@@ -493,7 +468,7 @@ class Endpoint:
         reset = self._reset.answer(header, len(data), arrival.address, arrival.now)
         return [dropped] if reset is None else [dropped, Transmit(arrival.address, reset)]
 
-    def _settle(self, link: Link, now: Instant) -> list[Effect]:
+    def _settle(self, link: QuickLink, now: Instant) -> list[Effect]:
         """After a link acted: end it, renew its keys, or send and set its timer."""
         effects = link.flush(now) if link.ended is None else []
         if link.ended is not None:
@@ -504,16 +479,16 @@ class Endpoint:
         self._agenda.set((_LINK, link.peer), link.next_timeout())
         return effects
 
-    def _start_renewal(self, dial: Dial, link: Link, now: Instant) -> list[Effect]:
+    def _start_renewal(self, dial: Dial, link: QuickLink, now: Instant) -> list[Effect]:
         if not link.session.names.dialled:
             return []
         wanted = link.stream_id << 16 | CAPABILITY_CONTINUE
         return self._dials.drive(dial, lambda at: dial.start(at, continuing=wanted), now)
 
     def _end(
-        self, link: Link, reason: DownReason, now: Instant, *, redial: bool = True
+        self, link: QuickLink, reason: DownReason, now: Instant, *, redial: bool = True
     ) -> list[Effect]:
-        del self._links[link.peer]
+        self._links.remove(link)
         self._agenda.discard((_LINK, link.peer))
         self._table.drop(link.session)
         if link.retired is not None:

@@ -30,7 +30,7 @@ from hookprobe.crypto.domains import Domain
 from hookprobe.crypto.noise import SymmetricState
 from hookprobe.errors import MalformedError
 from hookprobe.htp.config import DATAGRAM_BYTES, SUITE_CLASSICAL, SUITE_HYBRID
-from hookprobe.htp.messages import ACCEPT_PAYLOAD_BYTES, COOKIE_BYTES, AttestBody
+from hookprobe.htp.messages import ACCEPT_PAYLOAD_BYTES, AttestBody
 from hookprobe.htp.packet import HEADER_BYTES, TAG_BYTES, TOKEN_BYTES, PacketType, encode_header
 from hookprobe.wire.identifiers import NodeId, pack_node_id
 from hookprobe.wire.reader import Reader, Writer

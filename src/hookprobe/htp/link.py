@@ -6,9 +6,6 @@ endpoint then reports `SessionDown`. Who dialled decides the duties: the diallin
 heartbeats and renews keys, the answering end checks resonance and reports trust.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-
 from hookprobe.crypto.sealing import COUNTER_MAX
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
@@ -42,7 +39,6 @@ from hookprobe.htp.messages import (
     encode_ack,
     encode_close,
     encode_heartbeat,
-    read_beat,
 )
 from hookprobe.htp.outbox import Fragment
 from hookprobe.htp.packet import (
@@ -238,50 +234,6 @@ class Link:
         elif session is self.session:
             effects += self._control(opened, now)
         return effects
-
-    def receive_bulk(
-        self, datagrams: Sequence[tuple[bytes, Address]], start: int, now: Instant
-    ) -> int:
-        """Take the usual packets of bulk data from `start` on in one go; return how many."""
-        path = self._path
-        if self.ended is not None or not path.proven or not self._acks.ranges:
-            return 0
-        fragments, timestamp = self.session.open_run(_of(datagrams, start, path.address))
-        if fragments:
-            self.last_heard = now
-            self._fragments += fragments
-            self._acks.receive_next(timestamp, now, len(fragments))
-        return len(fragments)
-
-    def receive_beat(self, data: bytes, address: Address, now: Instant) -> list[Effect] | None:
-        """Take the usual heartbeat in one go and answer it; None: it needs the long way.
-
-        An answering end with many quiet peers does little else. Our own timer can only become
-        later by it, so it need not be set.
-        """
-        session, path, watch, acks = self.session, self._path, self._watch, self._acks
-        if watch is None or self.ended is not None or address != path.address or not path.proven:
-            return None
-        if self._busy or not acks.ranges or session.next_number >= REKEY_AFTER_PACKETS:
-            return None
-        opened = session.open_next(data)
-        body = None if opened is None else read_beat(opened[2])
-        if opened is None or body is None or not watch.receive_next(opened[0], body[0], now):
-            return None
-        session.commit(opened[0])
-        self.last_heard = now
-        acks.receive_next(opened[1], now)
-        _, self._probe_echo, vitals = body
-        sent = self._send_ack(now)
-        if vitals == self.vitals:
-            return [sent]
-        self.vitals = Vitals(*vitals)
-        return [VitalsReported(self.peer, *vitals), sent]
-
-    @property
-    def _busy(self) -> bool:
-        traffic = self._traffic
-        return self.renewal_due or (traffic is not None and traffic.pending)
 
     def _receive_data(self, opened: Opened) -> list[Effect]:
         header, payload = opened.header, opened.payload
@@ -523,13 +475,3 @@ class Link:
         if isinstance(content, Piece) and content.wanted and self._path.proven:
             sent += self._send_run(traffic, [content], now)
         return sent
-
-
-def _of(
-    datagrams: Sequence[tuple[bytes, Address]], start: int, source: Address
-) -> Iterator[bytes]:
-    """Yield the session packets from `start` on, up to one that came from elsewhere."""
-    for data, address in islice(datagrams, start, None):
-        if address != source or len(data) < SEALED_OVERHEAD_BYTES:
-            return
-        yield data

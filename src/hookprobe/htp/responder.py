@@ -90,14 +90,14 @@ class Pending(NamedTuple):
         address: Proven by the cookie.
         fingerprint: What heartbeats are checked against, None if they are not.
         until: When the session is dropped unconfirmed: the end of its cookie.
-        continues: The link whose channels the new keys carry on.
+        continues: Stream id of the link whose channels the new keys carry on.
     """
 
     session: Session
     address: Address
     fingerprint: bytes | None
     until: Instant
-    continues: Link | None
+    continues: int | None
 
 
 class _Case(NamedTuple):
@@ -234,10 +234,11 @@ class Responder:
             sent = self._reject(case, refused.code, address, now)
             return [refused, *sent], None
         link = self._links.get(case.body.node)
-        wanted = case.body.capabilities
-        if link is not None and wanted != link.stream_id << 16 | CAPABILITY_CONTINUE:
-            link = None
-        return self._accept(case, registered, link, address, now)
+        continues = None
+        if link is not None:
+            wanted = link.stream_id << 16 | CAPABILITY_CONTINUE
+            continues = link.stream_id if case.body.capabilities == wanted else None
+        return self._accept(case, registered, continues, address, now)
 
     def _identify(self, case: _Case) -> RegisteredPeer | None:
         """Return the registry's entry if the signature is that node's."""
@@ -278,7 +279,7 @@ class Responder:
         self,
         case: _Case,
         registered: RegisteredPeer,
-        continues: Link | None,
+        continues: int | None,
         address: Address,
         now: Instant,
     ) -> tuple[list[Effect], Pending | None]:
@@ -311,7 +312,7 @@ class Responder:
         )
         session = Session(keys, names, self._ciphers, config.failed_open_max, now)
         session.resonance = case.body.resonance
-        checked = None if registered.w_fingerprints is None else case.body.fingerprint
+        checked = _known(registered.w_fingerprints, case.body.fingerprint)
         pending = Pending(session, address, checked, case.expires, continues)
         return self._send(case, message, address, now), pending
 
@@ -341,6 +342,18 @@ def has_precedence(link: Link, us: NodeId, silence_us: int, now: Instant) -> boo
     been silent too long gives way.
     """
     return link.session.names.dialled and us < link.peer and now - link.last_heard < silence_us
+
+
+def outlasts(link: Link, us: NodeId, silence_us: int, now: Instant) -> bool:
+    """Whether a live link that its peer dialled outlasts one that we dial; by the same rule."""
+    return not link.session.names.dialled and link.peer < us and now - link.last_heard < silence_us
+
+
+def _known(expected: tuple[bytes, ...] | None, fingerprint: bytes) -> bytes | None:
+    """Return the registry's own copy of a fingerprint, so that no peer holds one of its own."""
+    if expected is None:
+        return None
+    return next((known for known in expected if known == fingerprint), fingerprint)
 
 
 def _source(address: Address) -> bytes:

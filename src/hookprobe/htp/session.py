@@ -6,10 +6,11 @@ on receipt: length, token (the endpoint found us by it), replay pre-check, AEAD,
     header (32, clear, associated data) | AEAD( RDV || PoSF || length || payload || padding )
 """
 
+import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hookprobe.crypto.sealing import CipherCache, OpeningKey, SealingKey
+from hookprobe.crypto.sealing import KEY_BYTES, CipherCache, OpeningKey, SealingKey
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
 from hookprobe.htp.bulk import HEAD_BYTES
 from hookprobe.htp.channels import BULK_KIND
@@ -42,6 +43,7 @@ _BODY_START = RESONANCE_BYTES + 4
 _KIND_END = _BODY_START + 1
 _PIECE_START = _BODY_START + HEAD_BYTES
 _BULK_FLAGS = FLAG_ACK_ELICITING << 8
+_FROZEN = struct.Struct(">36s36s32s32s64s8s8sBqQQqq")
 _tuple = tuple.__new__
 _DATA, _HEARTBEAT = PacketType.DATA, PacketType.HEARTBEAT
 _FRESH = FLAG_ACK_ELICITING | FLAG_RES_FRESH
@@ -135,8 +137,12 @@ class Session:
         """Change phase by the table; a closed session forgets its cipher objects."""
         self.phase = advance(SESSION_TABLE, self.phase, event)
         if self.phase is Phase.CLOSED:
-            self._sealing.forget()
-            self._opening.forget()
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop the cipher objects; they are made again when they are needed."""
+        self._sealing.forget()
+        self._opening.forget()
 
     def seal(
         self, kind: PacketType, payload: bytes, now: Instant, sequence: int = 0, tail: int = 0
@@ -218,9 +224,11 @@ class Session:
         """Open the usual packets of bulk data, up to one that `open` has to judge.
 
         Usual: DATA that asks for an acknowledgement and nothing else, with the number that is next
-        and the present beacon, around a fragment of a chunk. Each has the
-        size of the smallest session packet at least. A file is a thousand of them in a mebibyte, so they skip what
-        can only matter to others. Returns (fragments, timestamp of the last one's packet).
+        and the present beacon, around a fragment of a chunk. Each of the packets has the
+        size of the smallest session packet at least. A file is a thousand of them in a mebibyte, so
+        they skip what can only matter to others.
+
+        Returns (fragments, timestamp of the packet of the last one).
         """
         first, mine = self._window.highest + 1, self.names.local_token
         usual: list[bytes] = []
@@ -295,6 +303,51 @@ class Session:
         window.commit(number)
         resonance, payload = decode_body(plain)
         return tuple.__new__(Opened, (header, resonance, payload, newest))
+
+    def _resume(self, failed: int, counter: int, resonance: bytes, window: ReplayWindow) -> None:
+        self._failed, self._sealing.counter = failed, counter
+        self.resonance, self._window = resonance, window
+
+    def freeze(self) -> bytes:
+        """Return all there is to an established session that was answered, for `thaw`; secret."""
+        assert self.phase is Phase.ESTABLISHED, "only an established session rests"
+        assert not self.names.dialled, "only answered sessions rest"
+        highest, run, seen = self._window.freeze()
+        names = self.names
+        fixed = _FROZEN.pack(
+            self._sealing.raw,
+            self._opening.raw,
+            self.exporter,
+            self.transcript,
+            self.resonance,
+            names.local_token,
+            names.remote_token,
+            names.suite,
+            self.created,
+            self._failed,
+            self._sealing.counter,
+            highest,
+            run,
+        )
+        return fixed + seen.to_bytes((seen.bit_length() + 7) // 8)
+
+    @classmethod
+    def thaw(cls, frozen: bytes, peer: NodeId, ciphers: CipherCache, failed_max: int) -> "Session":
+        """Return the session that was frozen."""
+        out, back, exporter, transcript, resonance, local, remote, suite, *numbers = (
+            _FROZEN.unpack_from(frozen)
+        )
+        created, failed, counter, highest, run = numbers
+        keys = SessionKeys(
+            back[:KEY_BYTES], out[:KEY_BYTES], back[KEY_BYTES:], out[KEY_BYTES:],
+            exporter, transcript,
+        )  # fmt: skip
+        names = SessionNames(peer, False, local, remote, b"", suite)
+        session = cls(keys, names, ciphers, failed_max, created)
+        session.move(PhaseEvent.OPENED)
+        window = (highest, run, int.from_bytes(frozen[_FROZEN.size :]))
+        session._resume(failed, counter, resonance, ReplayWindow.thaw(window))
+        return session
 
 
 class ReplayError(VerificationError):
