@@ -19,7 +19,7 @@ from benchmarks.certificates import certify
 from hookprobe.crypto.agreement import AgreementKey, MlKem
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
-from hookprobe.htp.bulk import BulkQueue, parts_of
+from hookprobe.htp.bulk import BulkQueue
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import SUITE_CLASSICAL, SUITE_HYBRID, HtpConfig
 from hookprobe.htp.effects import Address, Effect, MessageReceived, Transmit
@@ -163,7 +163,7 @@ def sealed_runs(count: int) -> float:
     begin, sealed = time.process_time(), 0
     while queue:
         run = queue.take(1 << 20, 1200)
-        sealed += len(sender.seal_run(parts_of(run), run[0].chunk.piece_bytes, NOW))
+        sealed += len(sender.seal_run(run, NOW))
     return sealed / (time.process_time() - begin)
 
 

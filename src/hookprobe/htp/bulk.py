@@ -181,17 +181,3 @@ class BulkQueue:
         if not chunk.waiting:
             self.held -= len(chunk.data) + CHUNK_COST_BYTES
             chunk.data = b""
-
-
-def parts_of(run: list[Piece]) -> list[tuple[int, int, bytes, bytes]]:
-    """Return what the packets of a run are made of: message number, place, head and body."""
-    size = run[0].chunk.piece_bytes
-    return [
-        (
-            chunk.sequence,
-            place << 8 | last,
-            chunk.head,
-            chunk.data[place * size : (place + 1) * size],
-        )
-        for chunk, place, last in run
-    ]

@@ -9,7 +9,7 @@ heartbeats and renews keys, the answering end checks resonance and reports trust
 from hookprobe.crypto.sealing import COUNTER_MAX
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
-from hookprobe.htp.bulk import Piece, parts_of
+from hookprobe.htp.bulk import Piece
 from hookprobe.htp.channels import BULK_KIND
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import (
@@ -353,7 +353,7 @@ class Link:
 
     def _send_run(self, traffic: Traffic, run: list[Piece], now: Instant) -> list[Transmit]:
         first, chunk = self.session.next_number, run[0].chunk
-        packets = self.session.seal_run(parts_of(run), chunk.piece_bytes, now)
+        packets = self.session.seal_run(run, now)
         traffic.recovery.on_run_sent(first, chunk.packet_bytes, run, traffic.background, now)
         address = self._path.address
         return [_tuple(Transmit, (address, packet)) for packet in packets]

@@ -18,7 +18,6 @@ old node would silently misread cannot be sent to it.
 """
 
 import struct
-from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -66,6 +65,7 @@ _HEADER = struct.Struct(">III8sQI")  # tail: flags, mode, frag_index, frag_last
 BULK_WORD = _VERSION_WORD | PacketType.DATA
 BEAT_WORD = _VERSION_WORD | PacketType.HEARTBEAT
 BEAT_TAIL = (FLAG_ACK_ELICITING | FLAG_RES_FRESH) << 24
+pack_header = _HEADER.pack  # version and type, and the rest as `encode_header` takes it
 _FIELDS = struct.Struct(">HHII8sQBBBB")
 
 
@@ -110,21 +110,6 @@ def decode_header(data: bytes) -> Header:
         raise MalformedError("packet: reserved bits or an impossible fragment number")
     fields = (kind, sequence, timestamp, token, nonce, flags, mode, index, last)
     return tuple.__new__(Header, fields)  # a call of the class goes through a function in Python
-
-
-def pack_headers(
-    kind: PacketType,
-    timestamp: int,
-    flow_token: bytes,
-    first: int,
-    parts: Iterable[tuple[int, int]],
-) -> list[bytes]:
-    """Return headers of packets numbered from `first` on; `parts` are (sequence, tail) of each."""
-    pack, word = _HEADER.pack, _VERSION_WORD | kind
-    return [
-        pack(word, sequence, timestamp, flow_token, nonce, tail)
-        for nonce, (sequence, tail) in enumerate(parts, first)
-    ]
 
 
 def unpack_header(data: bytes) -> tuple[int, int, int, bytes, int, int]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from hookprobe.crypto.sealing import KEY_BYTES, CipherCache, OpeningKey, SealingKey
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
-from hookprobe.htp.bulk import HEAD_BYTES
+from hookprobe.htp.bulk import HEAD_BYTES, OutChunk, Piece
 from hookprobe.htp.channels import BULK_KIND
 from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.handshake import SESSION_TABLE, Phase, PhaseEvent, advance
@@ -32,7 +32,7 @@ from hookprobe.htp.packet import (
     decode_body,
     encode_body,
     encode_header,
-    pack_headers,
+    pack_header,
     unpack_header,
 )
 from hookprobe.htp.window import NUMBER_MAX, ReplayWindow
@@ -180,44 +180,41 @@ class Session:
         self, kind: PacketType, plain: bytes, now: Instant, sequence: int, tail: int
     ) -> bytes:
         number = self._sealing.counter
-        since = now - self.created
-        timestamp = since // MILLISECOND & 0xFFFFFFFF if since > 0 else 0
-        header = encode_header(kind, sequence, timestamp, self.names.remote_token, number, tail)
+        header = encode_header(
+            kind, sequence, self._since(now), self.names.remote_token, number, tail
+        )
         return header + self._sealing.seal(number, plain, header)
 
-    def _timestamp(self, now: Instant) -> int:
-        return max(0, now - self.created) // MILLISECOND & 0xFFFFFFFF
+    def _since(self, now: Instant) -> int:
+        since = now - self.created
+        return since // MILLISECOND & 0xFFFFFFFF if since > 0 else 0
 
-    def seal_run(
-        self, parts: Sequence[tuple[int, int, bytes, bytes]], piece_bytes: int, now: Instant
-    ) -> list[bytes]:
-        """Return the next DATA packets, all of one size.
+    def seal_run(self, run: Sequence[Piece], now: Instant) -> list[bytes]:
+        """Return the next DATA packets: fragments whose packets have one size.
 
         Args:
-            parts: Message number, frag_index << 8 | frag_last, head (16) and body of each.
-            piece_bytes: To which their bodies are padded.
+            run: What `BulkQueue.take` gave.
             now: The time.
 
         Raises:
             LimitExceededError: The packet numbers are used up.
         """
-        first = self._sealing.counter
-        flags = FLAG_ACK_ELICITING << 24
-        headers = pack_headers(
-            PacketType.DATA,
-            self._timestamp(now),
-            self.names.remote_token,
-            first,
-            [(part[0], flags | part[1]) for part in parts],
-        )
-        resonance, join = self.resonance, b"".join
-        full = (HEAD_BYTES + piece_bytes).to_bytes(4)
-        plains = [
-            join((resonance, full, head, body))
-            if len(body) == piece_bytes
-            else encode_body(resonance, head + body, HEAD_BYTES + piece_bytes)
-            for _, _, head, body in parts
-        ]
+        first, token, timestamp = self._sealing.counter, self.names.remote_token, self._since(now)
+        headers: list[bytes] = []
+        plains: list[bytes] = []
+        known: OutChunk | None = None
+        front, size, flags = b"", 0, FLAG_ACK_ELICITING << 24
+        for number, (chunk, place, last) in enumerate(run, first):
+            if chunk is not known:
+                known, size = chunk, chunk.piece_bytes
+                front = self.resonance + (HEAD_BYTES + size).to_bytes(4) + chunk.head
+            piece = chunk.data[place * size : (place + 1) * size]
+            if len(piece) == size:
+                plains.append(front + piece)
+            else:
+                plains.append(encode_body(self.resonance, chunk.head + piece, HEAD_BYTES + size))
+            tail = flags | place << 8 | last
+            headers.append(pack_header(BULK_WORD, chunk.sequence, timestamp, token, number, tail))
         return self._sealing.seal_run(first, plains, headers)
 
     def open_run(self, packets: Iterable[bytes]) -> tuple[list[BulkFragment], int]:

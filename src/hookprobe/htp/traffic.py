@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 from hookprobe.errors import LocalError
 from hookprobe.htp.bulk import BulkQueue, Piece
 from hookprobe.htp.channels import PRIORITIES, Channel, Priority
-from hookprobe.htp.config import HtpConfig
+from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.congestion import WINDOW_INITIAL_BYTES, WINDOW_MIN_BYTES, Controller, NewReno
 from hookprobe.htp.cubic import Cubic
 from hookprobe.htp.ledbat import Ledbat
@@ -202,7 +202,8 @@ class Traffic:
             content = sent.content
             if type(content) is Piece:
                 self.bulk.on_arrived(content)
-                self.mtu.on_arrived(sent.size, sent.number)
+                if sent.size > DATAGRAM_BYTES:
+                    self.mtu.on_arrived(sent.size, sent.number)
             elif type(content) is Fragment:
                 self.outbox.on_arrived(content)
             elif type(content) is SizeProbe:
