@@ -101,6 +101,8 @@ class SymmetricState:
         else:
             key = hkdf_extract(self.chaining_key, secret, self._hash_name)
             material = hkdf_expand(key, b"", count * HASH_BYTES, self._hash_name)
+        if count == 2:
+            return material[:HASH_BYTES], material[HASH_BYTES:]
         return tuple(material[i : i + HASH_BYTES] for i in range(0, len(material), HASH_BYTES))
 
     def _nonce(self) -> bytes:

@@ -7,6 +7,7 @@ never while somebody may hold one; asking for one wakes it.
 from collections import OrderedDict
 from collections.abc import Container, Iterator, Mapping
 from itertools import chain
+from typing import TypeVar, overload
 
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.htp.effects import Address, Effect
@@ -17,6 +18,8 @@ from hookprobe.htp.session_table import SessionTable
 from hookprobe.htp.shortcuts import Frozen, QuickLink
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
+
+T = TypeVar("T")
 
 TRIES_MAX = 4  # links looked at for each one that is too many
 
@@ -30,11 +33,12 @@ class Links(Mapping[NodeId, QuickLink]):
         ciphers: The endpoint's cipher objects.
     """
 
-    __slots__ = ("_awake", "_ciphers", "_resting", "_table", "_tools")
+    __slots__ = ("_awake", "_awake_max", "_ciphers", "_resting", "_table", "_tools")
 
     def __init__(self, table: SessionTable, tools: LinkTools, ciphers: CipherCache) -> None:
         self._table = table
         self._tools = tools
+        self._awake_max = tools.config.awake_max
         self._ciphers = ciphers
         self._awake: OrderedDict[NodeId, QuickLink] = OrderedDict()
         self._resting: dict[NodeId, Frozen] = {}
@@ -52,6 +56,18 @@ class Links(Mapping[NodeId, QuickLink]):
     def __getitem__(self, peer: NodeId) -> QuickLink:
         link = self._awake.get(peer)
         return self._wake(peer) if link is None else link
+
+    @overload
+    def get(self, peer: NodeId, /) -> QuickLink | None: ...
+
+    @overload
+    def get(self, peer: NodeId, /, default: QuickLink | T) -> QuickLink | T: ...
+
+    def get(self, peer: NodeId, /, default: object = None) -> object:
+        link = self._awake.get(peer)
+        if link is None:
+            return self._wake(peer) if peer in self._resting else default
+        return link
 
     @property
     def awake(self) -> Mapping[NodeId, QuickLink]:
@@ -88,8 +104,10 @@ class Links(Mapping[NodeId, QuickLink]):
 
     def settle(self) -> None:
         """Put links to rest, the one awake longest first, until few enough are awake."""
-        tries = (len(self._awake) - self._tools.config.awake_max) * TRIES_MAX
-        while tries > 0 and len(self._awake) > self._tools.config.awake_max:
+        if len(self._awake) <= self._awake_max:
+            return
+        tries = (len(self._awake) - self._awake_max) * TRIES_MAX
+        while tries > 0 and len(self._awake) > self._awake_max:
             tries -= 1
             peer, link = self._awake.popitem(last=False)
             frozen = link.freeze()
