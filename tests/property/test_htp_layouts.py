@@ -139,6 +139,7 @@ def test_keys_in_one_go_are_those_of_rfc_5869(
     | st.text("0123456789.:abcf %-+ ", max_size=20)
     | st.lists(st.integers(0, 300), min_size=3, max_size=5).map(lambda xs: ".".join(map(str, xs)))
 )
+@example("10.0.0.256")
 @example("1.2.3.04")
 @example("1.2.3.4\n")
 @example("\u0661.2.3.4")
