@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hookprobe.crypto.agreement import expand_keys, hkdf_expand, hkdf_extract, hkdf_keys
+from hookprobe.crypto.agreement import expand_keys, hkdf_expand, hkdf_extract, hkdf_keys, mac_short
 from hookprobe.errors import MalformedError
 from hookprobe.htp.acks import EARLY_PACKETS, AckTracker
 from hookprobe.htp.admission import pack_host
@@ -129,6 +129,7 @@ def test_keys_in_one_go_are_those_of_rfc_5869(
         hkdf_extract(salt, secret), info, length
     )
     assert expand_keys(salt, info, length) == hkdf_expand(salt, info, length)
+    assert mac_short(salt, info) == hmac.digest(salt, info, "sha256")
     assert hkdf_keys(salt, secret, b"", 32) == hmac.digest(
         hmac.digest(salt, secret, "sha256"), b"\1", "sha256"
     )

@@ -350,10 +350,8 @@ def outlasts(link: Link, us: NodeId, silence_us: int, now: Instant) -> bool:
 
 
 def _known(expected: tuple[bytes, ...] | None, fingerprint: bytes) -> bytes | None:
-    """Return the registry's own copy of a fingerprint, so that no peer holds one of its own."""
-    if expected is None:
-        return None
-    return next((known for known in expected if known == fingerprint), fingerprint)
+    """Return the registry's own copy of a fingerprint that was found in it: one for all peers."""
+    return None if expected is None else expected[expected.index(fingerprint)]
 
 
 def _source(address: Address) -> bytes:
