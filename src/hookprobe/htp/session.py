@@ -162,8 +162,11 @@ class Session:
         flags = FLAG_ACK_ELICITING if kind is _DATA else 0
         if kind is _HEARTBEAT:
             flags = _FRESH if self.names.dialled else FLAG_ACK_ELICITING
+        sealing, token = self._sealing, self.names.remote_token
+        number, tail = sealing.counter, flags << 24 | tail
+        header = encode_header(kind, sequence, self._since(now), token, number, tail)
         plain = self.resonance + len(payload).to_bytes(4) + payload
-        return self._seal(kind, plain, now, sequence, flags << 24 | tail)
+        return header + sealing.seal(number, plain, header)
 
     def seal_padded(self, payload: bytes, size: int, now: Instant) -> bytes:
         """Return a HEARTBEAT that repeats the beacon, of `size` bytes: a probe of the path.
@@ -173,16 +176,10 @@ class Session:
         Raises:
             LimitExceededError: The packet numbers are used up.
         """
+        number, tail = self._sealing.counter, FLAG_ACK_ELICITING << 24
+        token = self.names.remote_token
+        header = encode_header(_HEARTBEAT, 0, self._since(now), token, number, tail)
         plain = encode_body(self.resonance, payload, size - SEALED_OVERHEAD_BYTES)
-        return self._seal(PacketType.HEARTBEAT, plain, now, 0, FLAG_ACK_ELICITING << 24)
-
-    def _seal(
-        self, kind: PacketType, plain: bytes, now: Instant, sequence: int, tail: int
-    ) -> bytes:
-        number = self._sealing.counter
-        header = encode_header(
-            kind, sequence, self._since(now), self.names.remote_token, number, tail
-        )
         return header + self._sealing.seal(number, plain, header)
 
     def _since(self, now: Instant) -> int:

@@ -89,7 +89,10 @@ class QuickLink(Link):
         session, path, watch, acks = self.session, self._path, self._watch, self._acks
         if watch is None or self.ended is not None or address != path.address or not path.proven:
             return None
-        if self._busy or not acks.ranges or session.next_number >= REKEY_AFTER_PACKETS:
+        traffic = self._traffic
+        if self.renewal_due or (traffic is not None and traffic.pending) or not acks.ranges:
+            return None
+        if session.next_number >= REKEY_AFTER_PACKETS:
             return None
         opened = session.open_next(data)
         body = None if opened is None else read_beat(opened[2])
@@ -104,11 +107,6 @@ class QuickLink(Link):
             return [sent]
         self.vitals = Vitals(*vitals)
         return [VitalsReported(self.peer, *vitals), sent]
-
-    @property
-    def _busy(self) -> bool:
-        traffic = self._traffic
-        return self.renewal_due or (traffic is not None and traffic.pending)
 
     # -- resting ------------------------------------------------------------------------------
 

@@ -198,10 +198,11 @@ class Traffic:
         """
         outcome = self.recovery.on_ack(ack.ranges, (ack.delay_us, one_way), next_number, now)
         beacons = []
+        pieces: list[Piece] = []
         for sent in outcome.arrived:
             content = sent.content
             if type(content) is Piece:
-                self.bulk.on_arrived(content)
+                pieces.append(content)
                 if sent.size > DATAGRAM_BYTES:
                     self.mtu.on_arrived(sent.size, sent.number)
             elif type(content) is Fragment:
@@ -210,6 +211,7 @@ class Traffic:
                 self.mtu.on_probe_arrived(content.size, now)
             elif type(content) is Beacon:
                 beacons.append(content.beacon)
+        self.bulk.on_arrived(pieces)
         self.on_lost(outcome.lost, now)
         self.outbox.credit = max(self.outbox.credit, ack.credit_kib << 10)
         return beacons
