@@ -19,7 +19,7 @@ from benchmarks.certificates import certify
 from hookprobe.crypto.agreement import AgreementKey, MlKem
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
-from hookprobe.htp.bulk import BulkQueue, parts_of
+from hookprobe.htp.bulk import BulkQueue
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import SUITE_CLASSICAL, SUITE_HYBRID, HtpConfig
 from hookprobe.htp.effects import Address, Effect, MessageReceived, Transmit
@@ -32,6 +32,7 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 ROUNDS = 3
+WAVE = 20
 NOW = Instant(1_800_000_000 * SECOND)
 FINGERPRINT = b"f" * 64
 VALIDATOR = Address("10.0.0.1", 4719)
@@ -106,25 +107,41 @@ class Meter:
         self.spent += time.process_time() - begin
         return out
 
+    def feed_wave(
+        self, targets: list[Endpoint], waiting: list[list[bytes]], sources: list[Address]
+    ) -> list[list[bytes]]:
+        """Feed to each what waits for it; return what each has to say."""
+        begin = time.process_time()
+        out = [
+            [data for packet in packets
+             for data in datagrams(target.receive_datagram(packet, source, NOW))]
+            for target, packets, source in zip(targets, waiting, sources, strict=True)
+        ]  # fmt: skip
+        self.spent += time.process_time() - begin
+        return out
+
 
 def handshakes(suite: int, count: int) -> tuple[float, float]:
-    """Return handshakes a second of CPU: (answering side, dialling side)."""
+    """Return handshakes a second of CPU: (answering side, dialling side).
+
+    They come in waves, as a listening process of its own would meet them: one side works off what
+    all of a wave have sent before it is the other's turn. The same goes for the others below.
+    """
     plain = Plain()
     validator, identity = endpoint("validator", plain)
     pinned = PinnedPeer(identity.node, VALIDATOR, identity.static_key.public_key)
     answering, dialling = Meter(), Meter()
     config = HtpConfig(suites_offered=suite)
-    for number in range(count):
-        edge, _ = endpoint(f"edge-{number}", plain, config)
-        source = Address(f"10.1.{number >> 8}.{number & 255}", 4719)
+    for wave in range(0, count, WAVE):
+        names = range(wave, min(wave + WAVE, count))
+        edges = [endpoint(f"edge-{number}", plain, config)[0] for number in names]
+        homes = [Address(f"10.1.{number >> 8}.{number & 255}", 4719) for number in names]
         begin = time.process_time()
-        hello = datagrams(edge.connect(pinned, NOW))
+        packets = [datagrams(edge.connect(pinned, NOW)) for edge in edges]
         dialling.spent += time.process_time() - begin
-        challenge = answering.feed(validator, hello, source)
-        attest = dialling.feed(edge, challenge, VALIDATOR)
-        accept = answering.feed(validator, attest, source)
-        confirm = dialling.feed(edge, accept, VALIDATOR)
-        answering.feed(validator, confirm, source)
+        for _ in range(3):
+            packets = answering.feed_wave([validator] * len(edges), packets, homes)
+            packets = dialling.feed_wave(edges, packets, [VALIDATOR] * len(edges))
     assert len(validator.peers) == count
     return count / answering.spent, count / dialling.spent
 
@@ -163,7 +180,7 @@ def sealed_runs(count: int) -> float:
     begin, sealed = time.process_time(), 0
     while queue:
         run = queue.take(1 << 20, 1200)
-        sealed += len(sender.seal_run(parts_of(run), run[0].chunk.piece_bytes, NOW))
+        sealed += len(sender.seal_run(run, NOW))
     return sealed / (time.process_time() - begin)
 
 
@@ -209,24 +226,28 @@ def quic_handshakes(kind: str, count: int) -> float:
         answering.load_cert_chain(certificate, key)
     dialling = settings(is_client=True, alpn_protocols=["bench"], verify_mode=ssl.CERT_NONE)
     spent, here, there = 0.0, ("10.0.0.2", 4719), ("10.0.0.1", 4719)
-    for _ in range(count):
-        client = module.QuicConnection(configuration=dialling)
-        client.connect(there, now=0.0)
+    for wave in range(0, count, WAVE):
+        clients = [module.QuicConnection(configuration=dialling)
+                   for _ in range(wave, min(wave + WAVE, count))]  # fmt: skip
+        for client in clients:
+            client.connect(there, now=0.0)
         begin = time.process_time()
-        server = module.QuicConnection(
+        servers = [module.QuicConnection(
             configuration=answering,
             original_destination_connection_id=client.original_destination_connection_id,
-        )
+        ) for client in clients]  # fmt: skip
         spent += time.process_time() - begin
         for _ in range(4):
-            out = client.datagrams_to_send(now=0.0)
+            waiting = [client.datagrams_to_send(now=0.0) for client in clients]
             begin = time.process_time()
-            for data, _ in out:
-                server.receive_datagram(data, here, now=0.0)
-            back = server.datagrams_to_send(now=0.0)
+            for server, packets in zip(servers, waiting, strict=True):
+                for data, _ in packets:
+                    server.receive_datagram(data, here, now=0.0)
+            answers = [server.datagrams_to_send(now=0.0) for server in servers]
             spent += time.process_time() - begin
-            for data, _ in back:
-                client.receive_datagram(data, there, now=0.0)
+            for client, packets in zip(clients, answers, strict=True):
+                for data, _ in packets:
+                    client.receive_datagram(data, there, now=0.0)
     return count / spent
 
 
@@ -291,8 +312,9 @@ def session_bytes(count: int) -> float:
     plain = Plain()
     validator, identity = endpoint("validator", plain, HtpConfig(
         attest_rate_per_s=10**6, attest_burst=10**6, unconfirmed_max=10**6, used_cookies_max=1,
-        prefixes_max=1, ciphers_max=2))  # fmt: skip
+        prefixes_max=1, ciphers_max=2, awake_max=1))  # fmt: skip
     pinned = PinnedPeer(identity.node, VALIDATOR, identity.static_key.public_key)
+    meet(validator, endpoint("first", plain)[0], pinned)  # libraries load what they need
     edges = [endpoint(f"edge-{number}", plain)[0] for number in range(count)]
     tracemalloc.start()  # behind the registry, which is not part of a session
     while edges:

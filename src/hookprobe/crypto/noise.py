@@ -8,11 +8,12 @@ little-endian counter; the hash is SHA-256, or BLAKE2s for those who need it.
 
 import hashlib
 from copy import copy
+from hashlib import sha256
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from hookprobe.crypto.agreement import hkdf_expand, hkdf_extract
+from hookprobe.crypto.agreement import hkdf_expand, hkdf_extract, hkdf_keys
 from hookprobe.errors import VerificationError
 
 HASH_BYTES = 32
@@ -42,7 +43,10 @@ class SymmetricState:
 
     def mix_hash(self, data: bytes) -> None:
         """Mix data in: h = HASH(h || data)."""
-        self.transcript = self._hash(self.transcript + data)
+        if self._hash_name == "sha256":
+            self.transcript = sha256(self.transcript + data).digest()
+        else:
+            self.transcript = self._hash(self.transcript + data)
 
     def mix_key(self, secret: bytes) -> None:
         """Mix a secret in: ck, k = HKDF(ck, secret, 2); the counter starts again."""
@@ -87,13 +91,18 @@ class SymmetricState:
 
     def _hash(self, data: bytes) -> bytes:
         if self._hash_name == "sha256":
-            return hashlib.sha256(data).digest()
+            return sha256(data).digest()
         return hashlib.blake2s(data).digest()
 
     def _derive(self, secret: bytes, count: int) -> tuple[bytes, ...]:
         # Noise's HKDF is RFC 5869 with ck as the salt and an empty info.
-        key = hkdf_extract(self.chaining_key, secret, self._hash_name)
-        material = hkdf_expand(key, b"", count * HASH_BYTES, self._hash_name)
+        if self._hash_name == "sha256":
+            material = hkdf_keys(self.chaining_key, secret, b"", count * HASH_BYTES)
+        else:
+            key = hkdf_extract(self.chaining_key, secret, self._hash_name)
+            material = hkdf_expand(key, b"", count * HASH_BYTES, self._hash_name)
+        if count == 2:
+            return material[:HASH_BYTES], material[HASH_BYTES:]
         return tuple(material[i : i + HASH_BYTES] for i in range(0, len(material), HASH_BYTES))
 
     def _nonce(self) -> bytes:

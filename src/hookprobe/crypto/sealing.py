@@ -8,17 +8,33 @@ who has the window. Raw keys are kept and cipher objects are made on demand: an 
 kilobytes and under a microsecond to rebuild, so `CipherCache` holds only the busiest.
 """
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from hookprobe.errors import LimitExceededError, VerificationError
 
+KEY_BYTES = 32
 SALT_BYTES = 4
 TAG_BYTES = 16
 COUNTER_MAX = 2**48  # packets under one key; far below the 2^62 at which QUIC stops (RFC 9000 12.3)
+
+
+class _Ciphers(OrderedDict[bytes, ChaCha20Poly1305]):
+    """Makes the cipher of a key that it does not have; the oldest makes room."""
+
+    def __init__(self, cipher_max: int) -> None:
+        super().__init__()
+        self._cipher_max = cipher_max
+
+    def __missing__(self, key: bytes) -> ChaCha20Poly1305:
+        if len(self) >= self._cipher_max:
+            del self[next(iter(self))]
+        cipher = self[key] = ChaCha20Poly1305(key)
+        return cipher
 
 
 class CipherCache:
@@ -26,25 +42,20 @@ class CipherCache:
 
     Args:
         cipher_max: How many objects are kept; the oldest makes room for a new one.
+
+    Attributes:
+        get: Returns the cipher of a 32-byte key; asked twice for every packet that is answered, so
+            it is the lookup itself.
     """
 
-    __slots__ = ("_cipher_max", "_ciphers")
+    __slots__ = ("_ciphers", "get")
 
     def __init__(self, cipher_max: int) -> None:
-        self._cipher_max = cipher_max
-        self._ciphers: OrderedDict[bytes, ChaCha20Poly1305] = OrderedDict()
+        self._ciphers = _Ciphers(cipher_max)
+        self.get: Callable[[bytes], ChaCha20Poly1305] = self._ciphers.__getitem__
 
     def __len__(self) -> int:
         return len(self._ciphers)
-
-    def get(self, key: bytes) -> ChaCha20Poly1305:
-        """Return the cipher of a 32-byte key."""
-        cipher = self._ciphers.get(key)
-        if cipher is None:
-            if len(self._ciphers) >= self._cipher_max:
-                del self._ciphers[next(iter(self._ciphers))]
-            cipher = self._ciphers[key] = ChaCha20Poly1305(key)
-        return cipher
 
     def discard(self, key: bytes) -> None:
         """Forget a key whose session has ended."""
@@ -67,6 +78,11 @@ class SealingKey:
         self._salt = salt
         self._ciphers = ciphers
         self.counter = 0
+
+    @property
+    def raw(self) -> bytes:
+        """Key and salt, 36 secret bytes."""
+        return self._key + self._salt
 
     def seal(self, counter: int, plaintext: bytes, associated: bytes) -> bytes:
         """Return ciphertext and tag, 16 bytes longer than the plaintext.
@@ -126,6 +142,11 @@ class OpeningKey:
         self._salt = salt
         self._ciphers = ciphers
 
+    @property
+    def raw(self) -> bytes:
+        """Key and salt, 36 secret bytes."""
+        return self._key + self._salt
+
     def open(self, counter: int, ciphertext: bytes, associated: bytes) -> bytes:
         """Return the plaintext.
 
@@ -137,6 +158,23 @@ class OpeningKey:
             return self._ciphers.get(self._key).decrypt(nonce, ciphertext, associated)
         except InvalidTag as error:
             raise VerificationError("sealing: the packet does not open") from error
+
+    def open_run(self, first: int, packets: Sequence[bytes], bound_bytes: int) -> list[bytes]:
+        """Return the plaintexts of packets under consecutive counters, up to one that fails.
+
+        Args:
+            first: The counter of the first one.
+            packets: Associated data and ciphertext of each.
+            bound_bytes: How much of each is associated data.
+        """
+        salt, decrypt = self._salt, self._ciphers.get(self._key).decrypt
+        plaintexts: list[bytes] = []
+        # The owner comes to the one that failed, and judges it by itself.
+        with contextlib.suppress(InvalidTag):
+            for number, packet in enumerate(packets, first):
+                nonce = salt + number.to_bytes(8)
+                plaintexts.append(decrypt(nonce, packet[bound_bytes:], packet[:bound_bytes]))
+        return plaintexts
 
     def forget(self) -> None:
         """Drop the cipher object."""

@@ -67,15 +67,24 @@ class AckTracker:
         elif self.deadline is None:
             self.deadline = Instant(now + self._delay_us)
 
-    def receive_next(self, number: int, timestamp: int, now: Instant) -> bool:
-        """Note a DATA packet if it is the one behind the largest; False if it is not."""
-        ranges = self.ranges
-        if not ranges or ranges[0][1] + 1 != number:
-            return False
-        ranges[0] = (ranges[0][0], number)
+    def receive_next(self, timestamp: int, now: Instant, count: int = 1) -> None:
+        """Note `count` DATA packets or heartbeats behind the largest; some have been noted before.
+
+        Args:
+            timestamp: Of the last of them.
+            now: The time.
+            count: How many.
+        """
+        first, largest = self.ranges[0]
+        self.ranges[0] = (first, largest + count)
         self.largest_at, self.echo_ts = now, timestamp
-        self._note(now, at_once=False)
-        return True
+        if self._count < EARLY_PACKETS or count == 1:
+            for _ in range(count):
+                self._note(now, at_once=False)
+        else:
+            self._count += count - 1
+            self._pending += count - 1
+            self._note(now, at_once=False)
 
     def _insert(self, number: int) -> None:
         low = high = number
@@ -95,3 +104,13 @@ class AckTracker:
         """Note that an acknowledgement left."""
         self._pending = 0
         self.deadline = None
+
+    def freeze(self) -> tuple[int, int, int, int]:
+        """Return what `thaw` needs besides the ranges: (count, pending, largest_at, echo_ts)."""
+        return self._count, self._pending, self.largest_at, self.echo_ts
+
+    def thaw(self, frozen: tuple[int, int, int, int], ranges: list[tuple[int, int]]) -> None:
+        """Become what was frozen, with nothing due."""
+        self._count, self._pending, largest_at, self.echo_ts = frozen
+        self.largest_at = Instant(largest_at)
+        self.ranges = ranges

@@ -11,6 +11,7 @@ plain dict looks for it behind everything that was deleted before.
 """
 
 import hmac
+import re
 from collections import OrderedDict
 from functools import lru_cache
 from hashlib import blake2s
@@ -23,6 +24,8 @@ from hookprobe.wire.instant import SECOND, Instant
 
 _MAPPED = bytes(10) + b"\xff\xff"
 _PREFIX6_BYTES = 7
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_QUAD = re.compile(r"\.".join([_OCTET] * 4))
 PACKED_MAX = 1024  # parsing an address costs as much as checking a cookie
 
 
@@ -39,6 +42,9 @@ def pack_host(address: Address) -> bytes:
 
 @lru_cache(maxsize=PACKED_MAX)
 def _pack(text: str) -> bytes:
+    # The usual form of the usual family; every other one is for the library to judge.
+    if (quad := _QUAD.fullmatch(text)) is not None:
+        return _MAPPED + bytes(map(int, quad.groups()))
     try:
         host: IPv4Address | IPv6Address = ip_address(text)
     except ValueError as error:
@@ -62,11 +68,12 @@ class CookieJar:
         period_us: Life of a generation; cookies of the one before are still good.
     """
 
-    __slots__ = ("_period_us", "_root")
+    __slots__ = ("_generation", "_key", "_period_us", "_root")
 
     def __init__(self, root: bytes, period_us: int) -> None:
         self._root = root
         self._period_us = period_us
+        self._generation, self._key = -1, b""
 
     def make(self, source: bytes, suite: int, hello_hash: bytes, now: Instant) -> tuple[bytes, int]:
         """Return (cookie, generation) for `source`, the packed host and port."""
@@ -93,9 +100,11 @@ class CookieJar:
         return None
 
     def _cookie(self, full: int, source: bytes, suite: int, hello_hash: bytes) -> bytes:
-        key = blake2s(full.to_bytes(8), key=self._root).digest()
+        if full != self._generation:
+            self._generation = full
+            self._key = blake2s(full.to_bytes(8), key=self._root).digest()
         covered = source + (full & 0xFFFF).to_bytes(2) + suite.to_bytes(2) + hello_hash
-        return blake2s(covered, key=key, digest_size=COOKIE_BYTES).digest()
+        return blake2s(covered, key=self._key, digest_size=COOKIE_BYTES).digest()
 
 
 class RateLimiter:

@@ -12,6 +12,7 @@ from hookprobe.wire.instant import SECOND, Instant
 
 BEACON_RATE_PER_S = 2
 BEACON_BURST = 20
+_STEP_US = SECOND // BEACON_RATE_PER_S
 
 
 class BeaconWatch:
@@ -55,6 +56,11 @@ class BeaconWatch:
         self._number = -1
         self.reattest_at = None
 
+    @property
+    def fingerprint(self) -> bytes | None:
+        """W_fp of the peer; None where its weights are not checked."""
+        return self._fingerprint
+
     def receive(self, opened: Opened, now: Instant) -> bool:
         """Take a packet's beacon; True if the peer has to be asked to attest again.
 
@@ -66,8 +72,7 @@ class BeaconWatch:
             known = resonance in (session.resonance, self._before)
             return not known and self._mismatch(now)
         # Checking costs a forward pass of the peer's network, so a peer cannot ask for many.
-        step = SECOND // BEACON_RATE_PER_S
-        fresh_at = Instant(max(self._fresh_at, now - BEACON_BURST * step) + step)
+        fresh_at = self._next_fresh(now)
         if fresh_at > now:
             raise LimitExceededError("HEARTBEAT: too many fresh beacons")
         self._fresh_at = fresh_at
@@ -77,6 +82,23 @@ class BeaconWatch:
             self._number = opened.header.nonce
             self._before, session.resonance = session.resonance, resonance
         return False
+
+    def receive_next(self, number: int, resonance: bytes, now: Instant) -> bool:
+        """Take the fresh beacon of the newest packet if there is nothing to object to.
+
+        False: nothing has changed, and `receive` has to judge.
+        """
+        fresh_at = self._next_fresh(now)
+        if fresh_at > now or self.reattest_at is not None or not self._resonates(resonance):
+            return False
+        self._fresh_at, self._number = fresh_at, number
+        session = self._session
+        self._before, session.resonance = session.resonance, resonance
+        return True
+
+    def _next_fresh(self, now: Instant) -> Instant:
+        earliest = now - BEACON_BURST * _STEP_US
+        return Instant((max(earliest, self._fresh_at)) + _STEP_US)
 
     def _resonates(self, resonance: bytes) -> bool:
         if self._fingerprint is None:
@@ -91,3 +113,12 @@ class BeaconWatch:
             return False
         self.reattest_at = Instant(now + self._grace_us)
         return True
+
+    def freeze(self) -> tuple[bytes, int, int]:
+        """Return what `thaw` needs while nothing is wrong: (beacon before, its packet, pace)."""
+        return self._before, self._number, self._fresh_at
+
+    def thaw(self, frozen: tuple[bytes, int, int]) -> None:
+        """Become what was frozen."""
+        self._before, self._number, fresh_at = frozen
+        self._fresh_at = Instant(fresh_at)

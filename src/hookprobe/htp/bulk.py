@@ -7,6 +7,8 @@ be handed to the host's segmentation in one call.
 """
 
 from collections import deque
+from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from hookprobe.errors import LocalError
@@ -135,7 +137,8 @@ class BulkQueue:
                 break
             first, last = chunk.next, chunk.last
             chunk.next = stop = min(first + fits, last + 1)
-            run += [_tuple(Piece, (chunk, place, last)) for place in range(first, stop)]
+            places = zip(repeat(chunk), range(first, stop), repeat(last))
+            run += map(_tuple, repeat(Piece), places)
             if stop > last:
                 self._waiting.popleft()
         return run
@@ -172,26 +175,12 @@ class BulkQueue:
         """Send this fragment again, before anything new."""
         self._lost.append(piece)
 
-    def on_arrived(self, piece: Piece) -> None:
-        """Note that the peer has a fragment; a whole chunk leaves the queue."""
-        chunk, place, last = piece
-        if last != chunk.last or not chunk.waiting:
-            return
-        chunk.waiting &= ~(1 << place)
-        if not chunk.waiting:
-            self.held -= len(chunk.data) + CHUNK_COST_BYTES
-            chunk.data = b""
-
-
-def parts_of(run: list[Piece]) -> list[tuple[int, int, bytes, bytes]]:
-    """Return what the packets of a run are made of: message number, place, head and body."""
-    size = run[0].chunk.piece_bytes
-    return [
-        (
-            chunk.sequence,
-            place << 8 | last,
-            chunk.head,
-            chunk.data[place * size : (place + 1) * size],
-        )
-        for chunk, place, last in run
-    ]
+    def on_arrived(self, pieces: Sequence[Piece]) -> None:
+        """Note that the peer has these fragments; a whole chunk leaves the queue."""
+        for chunk, place, last in pieces:
+            if last != chunk.last or not chunk.waiting:
+                continue
+            chunk.waiting &= ~(1 << place)
+            if not chunk.waiting:
+                self.held -= len(chunk.data) + CHUNK_COST_BYTES
+                chunk.data = b""

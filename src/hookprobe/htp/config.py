@@ -50,6 +50,8 @@ class HtpConfig:
         unconfirmed_max: Sessions that have not yet opened a packet.
         peers_max: Peers that dialled us; beyond it a HELLO is told BUSY.
         ciphers_max: Cipher objects kept; two a busy session.
+        awake_max: Peers whose state is at the ready; of those beyond, quiet ones that dialled us
+            rest in less than half of the memory.
         heartbeat_s: Longest gap between heartbeats that we ask of a dialling peer.
         silence_us: With three probes unanswered, a peer silent for so long is gone.
         idle_us: Silence after which an answering endpoint forgets a peer.
@@ -90,6 +92,7 @@ class HtpConfig:
     unconfirmed_max: int = 1024
     peers_max: int = 4096
     ciphers_max: int = 4096
+    awake_max: int = 2048
     heartbeat_s: int = 30
     silence_us: int = 30 * SECOND
     idle_us: int = 2 * MINUTE

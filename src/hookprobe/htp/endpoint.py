@@ -7,7 +7,7 @@ Routing: handshake types go to the dialler with that token or to the responder; 
 session whose `local_token` they carry. A packet for an unknown session may earn a stateless reset.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.errors import LimitExceededError, LocalError, MalformedError, RemoteError
@@ -41,28 +41,30 @@ from hookprobe.htp.handshake import (
 )
 from hookprobe.htp.keepalive import obey
 from hookprobe.htp.keys import Entropy
-from hookprobe.htp.link import Link
+from hookprobe.htp.links import Links
 from hookprobe.htp.messages import (
     BARE_REJECT_BYTES,
     CloseCode,
     Vitals,
+    check_vitals,
     decode_bare_reject,
     decode_challenge,
-    encode_heartbeat,
 )
 from hookprobe.htp.meters import SessionMeter, measure
-from hookprobe.htp.packet import ZERO_TOKEN, Header, Mode, PacketType, decode_header
+from hookprobe.htp.packet import Header, Mode, PacketType, decode_header
 from hookprobe.htp.path import Arrival
 from hookprobe.htp.reset import StatelessReset, is_reset
-from hookprobe.htp.responder import Responder, has_precedence
+from hookprobe.htp.responder import Responder, has_precedence, outlasts
 from hookprobe.htp.seams import LinkTools, LocalIdentity, PinnedPeer, Seams
 from hookprobe.htp.session import Opened, ReplayError, Session, SessionNames
 from hookprobe.htp.session_table import SessionTable
+from hookprobe.htp.shortcuts import QuickLink
 from hookprobe.htp.switchboard import DIAL, Switchboard
 from hookprobe.htp.traffic import Chunks, Traffic
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
+_DROPS = {ReplayError: DropReason.REPLAY, MalformedError: DropReason.MALFORMED}
 _LINK = "link"
 _PENDING_KEY = ("pending", "")
 
@@ -107,8 +109,8 @@ class Endpoint:
         self._entropy = Entropy(random_bytes)
         self._tools = LinkTools(config, seams, self._entropy)
         self._ciphers = CipherCache(config.ciphers_max)
-        self._links: dict[NodeId, Link] = {}
         self._table = SessionTable(config.unconfirmed_max)
+        self._links = Links(self._table, self._tools, self._ciphers)
         self._agenda: Agenda[tuple[str, str]] = Agenda()
         self._dials = Switchboard(self._agenda)
         self._responder = Responder(identity, self._tools, self._ciphers, self._links, now)
@@ -122,9 +124,9 @@ class Endpoint:
         return tuple(sorted(self._links))
 
     def sessions(self, now: Instant) -> list[SessionMeter]:
-        """Return what each session has done, sorted by peer."""
-        now = self._clock.read(now)
-        return [measure(self._links[peer], now) for peer in self.peers]
+        """Return what each session has done that does not rest, sorted by peer."""
+        awake = sorted(self._links.awake.items())
+        return [measure(link, self._clock.read(now)) for _, link in awake]
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -200,19 +202,15 @@ class Endpoint:
         Raises:
             LocalError: A value does not fit its field.
         """
-        try:
-            encode_heartbeat(ZERO_TOKEN, vitals)
-        except ValueError as error:
-            raise LocalError("report: a value does not fit its field") from error
+        check_vitals(vitals)
         self._vitals = vitals
-        for link in self._links.values():
+        for link in self._links.awake.values():
             if link.session.names.dialled:
                 link.vitals = vitals
 
     def regrade(self, peer: NodeId, now: Instant) -> list[Effect]:
         """Look anew at the trust in a peer who dialled us, where something about it changed."""
-        now = self._clock.read(now)
-        link = self._links.get(peer)
+        link, now = self._links.get(peer), self._clock.read(now)
         return [] if link is None else link.regrade(now) + self._settle(link, now)
 
     # -- the four verbs -----------------------------------------------------------------------
@@ -222,32 +220,43 @@ class Endpoint:
         return self.receive_batch(((data, address),), now)
 
     def receive_batch(
-        self, datagrams: Iterable[tuple[bytes, Address]], now: Instant
+        self, datagrams: Sequence[tuple[bytes, Address]], now: Instant
     ) -> list[Effect]:
         """Take what one read of the socket brought; peers are answered once for the batch."""
         now = self._clock.read(now)
         effects: list[Effect] = []
-        touched: dict[NodeId, Link] = {}
-        bulk: Link | None = None
-        for data, address in datagrams:
-            if bulk is not None and bulk.receive_bulk(data, address, now):
-                continue
-            try:
-                header = decode_header(data)
-                if header.kind >= PacketType.DATA:
-                    arrival = Arrival(address, len(data), now)
-                    effects += self._receive_session(header, data, arrival, touched)
-                    bulk = next(reversed(touched.values()), None)
-                else:
-                    effects += self._receive_handshake(header, data, address, now)
-            except MalformedError:
-                effects.append(Dropped(DropReason.MALFORMED))
-            except RemoteError:
-                effects.append(Dropped(DropReason.HANDSHAKE))
+        touched: dict[NodeId, QuickLink] = {}
+        index = 0
+        while index < len(datagrams):
+            datagram = datagrams[index]
+            index += 1
+            answer = self._links.receive_beat(datagram, now, touched)
+            if answer is None:
+                answer = self._receive_one(*datagram, now, touched)
+                if touched and index < len(datagrams):  # more like it is likely to follow
+                    latest = next(reversed(touched.values()))
+                    index += latest.receive_bulk(datagrams, index, now)
+            effects += answer
         for link in touched.values():
             effects += link.take_fragments()
             effects += self._settle(link, now)
+        self._links.settle()
         return effects
+
+    def _receive_one(
+        self, data: bytes, address: Address, now: Instant, touched: dict[NodeId, QuickLink]
+    ) -> list[Effect]:
+        try:
+            header = decode_header(data)
+            if header.kind >= PacketType.DATA:
+                return self._receive_session(
+                    header, data, Arrival(address, len(data), now), touched
+                )
+            return self._receive_handshake(header, data, address, now)
+        except MalformedError:
+            return [Dropped(DropReason.MALFORMED)]
+        except RemoteError:
+            return [Dropped(DropReason.HANDSHAKE)]
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` has to be called."""
@@ -265,6 +274,7 @@ class Endpoint:
                 effects += self._wake_dial(NodeId(name), now)
             else:
                 self._expire_pending(now)
+        self._links.settle()
         return effects
 
     def _wake_link(self, node: NodeId, now: Instant) -> list[Effect]:
@@ -340,7 +350,7 @@ class Endpoint:
         effects: list[Effect] = []
         if accepted.continues and link is not None:
             effects += self._renew(link, session, None, now)
-        elif link is not None and self._peer_precedes(link, now):
+        elif link is not None and outlasts(link, self._identity.node, self._config.silence_us, now):
             return self._refuse(session, dial.peer.address, now)
         else:
             if link is not None:
@@ -350,14 +360,9 @@ class Endpoint:
         effects += link.standing.hear(body.trust)
         link.heartbeat_s = obey(body.heartbeat_s, link.heartbeat_s)
         link.datagram_max_bytes = min(link.datagram_max_bytes, body.max_udp)
-        if accepted.round_trip_us is not None:
-            link.seed_rtt(accepted.round_trip_us, now)
+        link.seed_rtt(accepted.round_trip_us, now)
         # The heartbeat that is due at once confirms the session to the answering end.
         return effects + link.handle_timeout(now) + self._settle(link, now)
-
-    def _peer_precedes(self, link: Link, now: Instant) -> bool:
-        lively = now - link.last_heard < self._config.silence_us
-        return not link.session.names.dialled and link.peer < self._identity.node and lively
 
     def _confirm(self, session: Session, now: Instant) -> list[Effect]:
         """Take a session that a peer's dialling won, at its first packet that opened."""
@@ -365,7 +370,7 @@ class Endpoint:
         peer = session.names.peer
         link = self._links.get(peer)
         if pending.continues is not None:
-            if pending.continues is not link:
+            if link is None or pending.continues != link.stream_id:
                 return self._refuse(session, pending.address, now)
             session.move(PhaseEvent.OPENED)
             return self._renew(link, session, pending.fingerprint, now)
@@ -381,7 +386,7 @@ class Endpoint:
 
     def _refuse(self, session: Session, address: Address, now: Instant) -> list[Effect]:
         """Close a session that lost against another one of the same peer."""
-        link = Link(session, address, None, self._tools, now)
+        link = QuickLink(session, address, None, self._tools, now)
         effects = link.close(CloseCode.REPLACED, now)
         self._table.drop(session)
         return effects
@@ -390,15 +395,15 @@ class Endpoint:
 
     def _open_link(
         self, session: Session, address: Address, fingerprint: bytes | None, now: Instant
-    ) -> Link:
+    ) -> QuickLink:
         link = make_link(session, address, fingerprint, self._tools, now)
         if session.names.dialled:
             link.vitals = self._vitals
-        self._links[link.peer] = link
+        self._links.add(link)
         return link
 
     def _renew(
-        self, link: Link, session: Session, fingerprint: bytes | None, now: Instant
+        self, link: QuickLink, session: Session, fingerprint: bytes | None, now: Instant
     ) -> list[Effect]:
         gone = link.renew(session, fingerprint, now)
         if gone is not None:
@@ -406,7 +411,7 @@ class Endpoint:
         return [SessionRenewed(link.peer)]
 
     def _receive_session(
-        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, Link]
+        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, QuickLink]
     ) -> list[Effect]:
         session = self._table.find(header.flow_token)
         if session is None:
@@ -416,21 +421,17 @@ class Endpoint:
             return [Dropped(DropReason.EXPIRED)]
         try:
             opened = session.open(header, data)
-        except ReplayError:
-            return [Dropped(DropReason.REPLAY)]
         except LimitExceededError:
             return self._wear_out(session, now)
-        except MalformedError:
-            return [Dropped(DropReason.MALFORMED)]
-        except RemoteError:
-            return [Dropped(DropReason.SEAL)]
+        except RemoteError as error:
+            return [Dropped(_DROPS.get(type(error), DropReason.SEAL))]
         effects = self._confirm(session, now) if session.phase is Phase.UNCONFIRMED else []
         if session.phase is Phase.CLOSED:
             return effects
         return effects + self._hand_over(session, opened, arrival, touched)
 
     def _hand_over(
-        self, session: Session, opened: Opened, arrival: Arrival, touched: dict[NodeId, Link]
+        self, session: Session, opened: Opened, arrival: Arrival, touched: dict[NodeId, QuickLink]
     ) -> list[Effect]:
         link = self._links[session.names.peer]
         touched.pop(link.peer, None)
@@ -451,7 +452,7 @@ class Endpoint:
         return [Dropped(DropReason.SEAL), *self._end(link, DownReason.EXPIRED, now)]
 
     def _receive_unknown(
-        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, Link]
+        self, header: Header, data: bytes, arrival: Arrival, touched: dict[NodeId, QuickLink]
     ) -> list[Effect]:
         """A packet of no session: the peer's stateless reset, or a reason to send one."""
         session = self._table.find_reset(header.flow_token)
@@ -469,7 +470,7 @@ class Endpoint:
         reset = self._reset.answer(header, len(data), arrival.address, arrival.now)
         return [dropped] if reset is None else [dropped, Transmit(arrival.address, reset)]
 
-    def _settle(self, link: Link, now: Instant) -> list[Effect]:
+    def _settle(self, link: QuickLink, now: Instant) -> list[Effect]:
         """After a link acted: end it, renew its keys, or send and set its timer."""
         effects = link.flush(now) if link.ended is None else []
         if link.ended is not None:
@@ -480,16 +481,16 @@ class Endpoint:
         self._agenda.set((_LINK, link.peer), link.next_timeout())
         return effects
 
-    def _start_renewal(self, dial: Dial, link: Link, now: Instant) -> list[Effect]:
+    def _start_renewal(self, dial: Dial, link: QuickLink, now: Instant) -> list[Effect]:
         if not link.session.names.dialled:
             return []
         wanted = link.stream_id << 16 | CAPABILITY_CONTINUE
         return self._dials.drive(dial, lambda at: dial.start(at, continuing=wanted), now)
 
     def _end(
-        self, link: Link, reason: DownReason, now: Instant, *, redial: bool = True
+        self, link: QuickLink, reason: DownReason, now: Instant, *, redial: bool = True
     ) -> list[Effect]:
-        del self._links[link.peer]
+        self._links.remove(link)
         self._agenda.discard((_LINK, link.peer))
         self._table.drop(link.session)
         if link.retired is not None:

@@ -14,6 +14,7 @@ fragment fields of the header count as zero in the transcript. REJECT is an ACCE
 bound by the header, and of the same size.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ from hookprobe.crypto.domains import Domain
 from hookprobe.crypto.noise import SymmetricState
 from hookprobe.errors import MalformedError
 from hookprobe.htp.config import DATAGRAM_BYTES, SUITE_CLASSICAL, SUITE_HYBRID
-from hookprobe.htp.messages import ACCEPT_PAYLOAD_BYTES, COOKIE_BYTES, AttestBody
+from hookprobe.htp.messages import ACCEPT_PAYLOAD_BYTES, AttestBody
 from hookprobe.htp.packet import HEADER_BYTES, TAG_BYTES, TOKEN_BYTES, PacketType, encode_header
 from hookprobe.wire.identifiers import NodeId, pack_node_id
 from hookprobe.wire.reader import Reader, Writer
@@ -46,6 +47,9 @@ _NAMES = {
 }
 _SIGNED = Domain.HTP_ATTEST.value + b"\0"
 _PREFIX_BYTES = ATTEST_REPEATED_BYTES + TOKEN_BYTES
+_REPEATED = struct.Struct(">16sHH32s")
+_SEALED_START = _PREFIX_BYTES + X25519_BYTES
+_SEALED_KEY_BYTES = KEM_PUBLIC_BYTES + TAG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,9 @@ def read_repeated(data: bytes) -> tuple[bytes, int, int, bytes]:
     Raises:
         MalformedError: Too short, an unknown suite, or a flow token that is not the cookie's.
     """
-    reader = Reader(data[HEADER_BYTES:ATTEST_REPEATED_BYTES], "ATTEST")
-    cookie, generation, suite = reader.take(COOKIE_BYTES), reader.u16(), reader.u16()
-    hello_hash = reader.take(32)
+    if len(data) < ATTEST_REPEATED_BYTES:
+        raise MalformedError(f"ATTEST: {len(data)} bytes, {ATTEST_REPEATED_BYTES} at least")
+    cookie, generation, suite, hello_hash = _REPEATED.unpack_from(data, HEADER_BYTES)
     if suite not in _NAMES or data[12:20] != cookie[:TOKEN_BYTES]:
         raise MalformedError("ATTEST: unknown suite, or flow token and cookie differ")
     return cookie, generation, suite, hello_hash
@@ -170,19 +174,18 @@ class AnswererExchange:
             raise MalformedError(f"ATTEST: {len(message)} bytes, want {ATTEST_BYTES[suite]}")
         self.suite = suite
         state = SymmetricState(_NAMES[suite])
-        reader = Reader(message, "ATTEST")
-        clear = reader.take(_PREFIX_BYTES)
-        self.edge_token = clear[ATTEST_REPEATED_BYTES:]
-        state.mix_hash(clear)
+        self.edge_token = message[ATTEST_REPEATED_BYTES:_PREFIX_BYTES]
+        state.mix_hash(message[:_PREFIX_BYTES])
         state.mix_hash(static_key.public_key)
-        self._theirs = reader.take(X25519_BYTES)
+        self._theirs = message[_PREFIX_BYTES:_SEALED_START]
         state.mix_hash(self._theirs)
         state.mix_key(static_key.exchange(self._theirs))
-        self._kem_public = b""
+        self._kem_public, start = b"", _SEALED_START
         if suite == SUITE_HYBRID:
-            self._kem_public = state.decrypt_and_hash(reader.take(KEM_PUBLIC_BYTES + TAG_BYTES))
+            start += _SEALED_KEY_BYTES
+            self._kem_public = state.decrypt_and_hash(message[_SEALED_START:start])
         self.transcript = state.transcript
-        self.body = state.decrypt_and_hash(reader.rest())
+        self.body = state.decrypt_and_hash(message[start:])
         self._state = state
 
     def answer(

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from hookprobe.crypto.sealing import CipherCache
+from hookprobe.htp.bulk import Piece
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.effects import Address, Effect, Transmit
 from hookprobe.htp.keys import SessionKeys
-from hookprobe.htp.link import Link
 from hookprobe.htp.packet import (
     FLAG_ACK_ELICITING,
     FLAG_RES_FRESH,
@@ -28,6 +28,7 @@ from hookprobe.htp.packet import (
 from hookprobe.htp.path import Arrival
 from hookprobe.htp.seams import LinkTools
 from hookprobe.htp.session import Opened, Session, SessionNames
+from hookprobe.htp.shortcuts import Frozen, QuickLink
 from hookprobe.htp.traffic import Ping
 from hookprobe.htp.veil import veil
 from hookprobe.wire.instant import SECOND, Instant
@@ -57,21 +58,20 @@ class VeiledSession(Session):
         flags = FLAG_ACK_ELICITING << 24
         return self._seal_veiled(PacketType.HEARTBEAT, payload, now, 0, flags)
 
-    def seal_run(
-        self, parts: Sequence[tuple[int, int, bytes, bytes]], piece_bytes: int, now: Instant
-    ) -> list[bytes]:
+    def seal_run(self, run: Sequence[Piece], now: Instant) -> list[bytes]:
         """Return the next DATA packets; see `Session.seal_run`."""
-        del piece_bytes
-        flags = FLAG_ACK_ELICITING << 24
-        return [
-            self._seal_veiled(PacketType.DATA, head + body, now, sequence, flags | tail)
-            for sequence, tail, head, body in parts
-        ]
+        packets = []
+        for chunk, place, last in run:
+            size = chunk.piece_bytes
+            payload = chunk.head + chunk.data[place * size : (place + 1) * size]
+            tail = FLAG_ACK_ELICITING << 24 | place << 8 | last
+            packets.append(self._seal_veiled(PacketType.DATA, payload, now, chunk.sequence, tail))
+        return packets
 
     def _seal_veiled(
         self, kind: PacketType, payload: bytes, now: Instant, sequence: int, tail: int
     ) -> bytes:
-        hidden = veil(kind, tail, sequence, self._timestamp(now), payload)
+        hidden = veil(kind, tail, sequence, self._since(now), payload)
         assert len(hidden) <= _ROOM_BYTES, "a packet would stand out"
         plain = encode_body(self.resonance, hidden, _ROOM_BYTES)
         number = self._sealing.counter
@@ -79,7 +79,7 @@ class VeiledSession(Session):
         return header + self._sealing.seal(number, plain, header)
 
 
-class GhostLink(Link):
+class GhostLink(QuickLink):
     """A link whose packets leave on a schedule."""
 
     __slots__ = ("_acked_last", "_held", "_tick_at")
@@ -113,6 +113,15 @@ class GhostLink(Link):
 
     def receive(self, session: Session, opened: Opened, arrival: Arrival) -> list[Effect]:
         return self._hold(super().receive(session, opened, arrival))
+
+    def receive_beat(self, data: bytes, address: Address, now: Instant) -> list[Effect] | None:
+        """No shortcut: an answer would leave at once."""
+        del data, address, now
+        return None
+
+    def freeze(self) -> Frozen | None:
+        """No rest: there is a tick to come."""
+        return None
 
     def flush(self, now: Instant) -> list[Effect]:
         # Chunks are cut so that they fit behind the veil, whatever the search has found.
@@ -158,7 +167,7 @@ def make_link(
     fingerprint: bytes | None,
     tools: LinkTools,
     now: Instant,
-) -> Link:
+) -> QuickLink:
     """Return a link of the mode that is set."""
-    made = GhostLink if tools.config.ghost_bytes_per_s else Link
+    made = GhostLink if tools.config.ghost_bytes_per_s else QuickLink
     return made(session, address, fingerprint, tools, now)

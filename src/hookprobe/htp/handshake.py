@@ -72,6 +72,7 @@ class DialEvent(Enum):
 class Phase(Enum):
     """Where a session stands."""
 
+    __hash__ = object.__hash__  # Enum's own hashes the name, which every lookup would pay for
     NONE = auto()
     UNCONFIRMED = auto()
     ESTABLISHED = auto()
@@ -82,6 +83,7 @@ class Phase(Enum):
 class PhaseEvent(Enum):
     """What moves it."""
 
+    __hash__ = object.__hash__
     ATTESTED = auto()
     ACCEPTED = auto()
     OPENED = auto()

@@ -8,12 +8,11 @@
 EV is the direction from the dialling end (E) to the answering end (V).
 """
 
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256, shake_256
 
-from hookprobe.crypto.agreement import hkdf_expand
+from hookprobe.crypto.agreement import expand_keys, mac_short
 from hookprobe.crypto.noise import SymmetricState
 from hookprobe.wire.instant import Instant
 
@@ -38,11 +37,9 @@ def derive_session_keys(
 ) -> SessionKeys:
     """Apply the formulas above to the state after the last handshake message."""
     transcript = state.transcript
-    secret = hmac.digest(
-        state.chaining_key, b"htp2 session secret" + transcript + secret_seed, "sha256"
-    )
+    secret = mac_short(state.chaining_key, b"htp2 session secret" + transcript + secret_seed)
     key = sha256(secret + fingerprint).digest()
-    okm = hkdf_expand(key, b"htp2 keys" + transcript, 104)
+    okm = expand_keys(key, b"htp2 keys" + transcript, 104)
     return SessionKeys(okm[:32], okm[32:64], okm[64:68], okm[68:72], okm[72:], transcript)
 
 
@@ -53,7 +50,7 @@ def key_id(static_key: bytes) -> bytes:
 
 def reset_token(reset_key: bytes, validator_token: bytes) -> bytes:
     """HMAC(K_reset, validator_token)[0:16]."""
-    return hmac.digest(reset_key, validator_token, "sha256")[:RESET_TOKEN_BYTES]
+    return mac_short(reset_key, validator_token)[:RESET_TOKEN_BYTES]
 
 
 class Entropy:
@@ -74,7 +71,7 @@ class Entropy:
         """Return `count` bytes, fit for keys."""
         self._counter += 1
         moment = self._counter.to_bytes(8) + now.to_bytes(16, signed=True)
-        seed = hmac.digest(self._key, self._random_bytes(32) + moment, "sha256")
+        seed = mac_short(self._key, self._random_bytes(32) + moment)
         return shake_256(b"htp2 entropy" + seed).digest(count)
 
     def jitter(self, span: int, now: Instant) -> int:

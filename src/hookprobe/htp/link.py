@@ -10,7 +10,7 @@ from hookprobe.crypto.sealing import COUNTER_MAX
 from hookprobe.htp import keepalive
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
-from hookprobe.htp.bulk import Piece, parts_of
+from hookprobe.htp.bulk import Piece
 from hookprobe.htp.channels import BULK_KIND, Channel
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import (
@@ -172,9 +172,10 @@ class Link:
         self._adopt(session, now)
         return gone
 
-    def seed_rtt(self, round_trip_us: int, now: Instant) -> None:
-        """Take the round trip of the handshake as a first sample."""
-        self.traffic.recovery.seed_rtt(round_trip_us, now)
+    def seed_rtt(self, round_trip_us: int | None, now: Instant) -> None:
+        """Take the round trip of the handshake, if it is known, as a first sample."""
+        if round_trip_us is not None:
+            self.traffic.recovery.seed_rtt(round_trip_us, now)
 
     @property
     def _reattest_at(self) -> Instant | None:
@@ -242,26 +243,6 @@ class Link:
         elif session is self.session:
             effects += self._control(opened, now)
         return effects
-
-    def receive_bulk(self, data: bytes, address: Address, now: Instant) -> bool:
-        """Take the usual packet of bulk data in one go; False: it needs the long way.
-
-        A file is a thousand of them in a mebibyte, so they skip what can only matter to others.
-        """
-        session, path = self.session, self._path
-        if self.ended is not None or address != path.address or not path.proven:
-            return False
-        if len(data) < SEALED_OVERHEAD_BYTES or not self._acks.ranges:
-            return False
-        opened = session.open_bulk(data)
-        if opened is None:
-            return False
-        number, timestamp, fragment = opened
-        self.last_heard = now
-        self._fragments.append(fragment)
-        taken = self._acks.receive_next(number, timestamp, now)
-        assert taken, "the window and the acknowledgements disagree"
-        return True
 
     def _learn(self, silence: int, now: Instant, *, moved: bool) -> None:
         lost = moved or (self.has_traffic and self.traffic.recovery.pto_count > 0)
@@ -353,8 +334,9 @@ class Link:
         return self._acks.deadline if self._path.may_send(size) else None
 
     def _post(self, packet: bytes) -> Transmit:
-        self._path.on_sent(len(packet))
-        return Transmit(self._path.address, packet)
+        path = self._path
+        path.on_sent(len(packet))
+        return _tuple(Transmit, (path.address, packet))
 
     def _send_traffic(self, traffic: Traffic, out: list[Effect], now: Instant) -> None:
         if not traffic.pending:
@@ -389,7 +371,7 @@ class Link:
 
     def _send_run(self, traffic: Traffic, run: list[Piece], now: Instant) -> list[Transmit]:
         first, chunk = self.session.next_number, run[0].chunk
-        packets = self.session.seal_run(parts_of(run), chunk.piece_bytes, now)
+        packets = self.session.seal_run(run, now)
         traffic.recovery.on_run_sent(first, chunk.packet_bytes, run, traffic.background, now)
         address = self._path.address
         return [_tuple(Transmit, (address, packet)) for packet in packets]
@@ -403,23 +385,28 @@ class Link:
         return self._post(packet)
 
     def _send_ack(self, now: Instant) -> Transmit:
-        acks = self._acks
-        answering = not self.session.names.dialled
-        first = credit_at_first(self._tools.config.window_bytes)
-        if self._keepalive is not None:
-            self.heartbeat_s = self._keepalive.wanted_s(self.vitals.battery, now)
-        ack = Ack(
-            min(max(0, now - acks.largest_at), 0xFFFFFFFF),
+        acks, config, inbox = self._acks, self._tools.config, self._inbox
+        held_us = now - acks.largest_at
+        credit = credit_at_first(config.window_bytes) if inbox is None else inbox.credit
+        trust = heartbeat_s = flags = 0
+        if self._watch is not None:
+            if self._keepalive is not None:
+                self.heartbeat_s = self._keepalive.wanted_s(self.vitals.battery, now)
+            trust, heartbeat_s = self.standing.trust, self.heartbeat_s
+            flags = ACK_REATTEST if self._watch.reattest_at or self.renewal_due else 0
+        fields = (
+            min(held_us, 0xFFFFFFFF) if held_us > 0 else 0,
             acks.echo_ts,
-            min((self._inbox.credit if self._inbox else first) >> 10, 0xFFFFFFFF),
-            self.standing.trust if answering else 0,
-            self.heartbeat_s if answering else 0,
-            ACK_REATTEST if answering and (self._reattest_at or self.renewal_due) else 0,
+            min(credit >> 10, 0xFFFFFFFF),
+            trust,
+            heartbeat_s,
+            flags,
             self._probe_echo,
             tuple(acks.ranges),
         )
         acks.sent()
-        return self._post(self.session.seal(PacketType.ACK, encode_ack(ack), now))
+        packet = self.session.seal(PacketType.ACK, encode_ack(_tuple(Ack, fields)), now)
+        return self._post(packet)
 
     def _heartbeat(self, now: Instant) -> list[Effect]:
         """Send a HEARTBEAT: a fresh beacon from the dialling end, a path probe from either."""

@@ -10,12 +10,14 @@ from enum import Enum
 from hashlib import blake2s, sha256
 from typing import NamedTuple
 
-from hookprobe.errors import MalformedError
+from hookprobe.errors import LocalError, MalformedError
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import RejectCode
 from hookprobe.htp.packet import (
     HEADER_BYTES,
     PREFIX_BYTES,
+    RESONANCE_BYTES,
+    SEALED_OVERHEAD_BYTES,
     ZERO_RESONANCE,
     ZERO_TOKEN,
     Header,
@@ -36,15 +38,21 @@ ACCEPT_PAYLOAD_BYTES = 74
 ACK_RANGES_MAX = 32
 
 _HEARTBEAT = struct.Struct(">8sIBBBH")
+_BEAT = struct.Struct(">64sI8sIBBBH")  # the whole body, resonance and length in front
 _ACK = struct.Struct(">QIIIHHBB8sI")
+_HELLO = struct.Struct(">32s8sHHH8s")
+_CHALLENGE = struct.Struct(">16sHH")
+_ATTEST = struct.Struct(">64sI32s64s64sQ")
+_ATTEST_PAYLOAD_BYTES = _ATTEST.size - RESONANCE_BYTES - 4
+_ACCEPT = struct.Struct(">32s8s16sHHIHQ")
 _MAC1_OFFSET = DATAGRAM_BYTES - MAC_BYTES
 _ACK_FLAGS_KNOWN = 7
 
 ACK_REATTEST = 1
+BEAT_BYTES = SEALED_OVERHEAD_BYTES + _HEARTBEAT.size  # a HEARTBEAT without padding
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """The first message: who is asked, with which suites, and where the answer goes."""
 
     client_random: bytes
@@ -56,16 +64,7 @@ class Hello:
 
     def encode(self, static_key: bytes) -> bytes:
         """Return the 1200-byte datagram for the owner of `static_key`."""
-        payload = (
-            Writer()
-            .put(self.client_random)
-            .put(self.key_id)
-            .u16(self.suites)
-            .u16(self.version_min)
-            .u16(self.version_max)
-            .put(self.edge_token)
-            .finish()
-        )
+        payload = _HELLO.pack(*self)
         header = encode_header(PacketType.HELLO, 0, 0, ZERO_TOKEN, 0, 0)
         body = encode_body(ZERO_RESONANCE, payload, _MAC1_OFFSET - PREFIX_BYTES)
         return header + body + hello_mac(mac1_key(static_key), header + body)
@@ -96,12 +95,9 @@ def decode_hello(header: Header, data: bytes) -> Hello:
     resonance, payload = decode_body(data[HEADER_BYTES:_MAC1_OFFSET])
     if resonance != ZERO_RESONANCE:
         raise MalformedError("HELLO: resonance field in use")
-    reader = Reader(payload, "HELLO")
-    hello = Hello(
-        reader.take(32), reader.take(8), reader.u16(), reader.u16(), reader.u16(), reader.take(8)
-    )
-    reader.finish()
-    return hello
+    if len(payload) != _HELLO.size:
+        raise MalformedError(f"HELLO: {len(payload)} bytes, want {_HELLO.size}")
+    return Hello(*_HELLO.unpack(payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ class Challenge:
     suite: int
 
     def encode(self) -> bytes:
-        payload = Writer().put(self.cookie).u16(self.generation).u16(self.suite).finish()
+        payload = _CHALLENGE.pack(self.cookie, self.generation, self.suite)
         header = encode_header(PacketType.CHALLENGE, 0, 0, self.edge_token, 0, 0)
         return header + encode_body(ZERO_RESONANCE, payload)
 
@@ -168,8 +164,7 @@ def decode_rejection(payload: bytes) -> tuple[RejectCode, int]:
     raise MalformedError(f"REJECT: unknown code {number}")
 
 
-@dataclass(frozen=True, slots=True)
-class AttestBody:
+class AttestBody(NamedTuple):
     """The sealed part of an ATTEST.
 
     Attributes:
@@ -187,30 +182,28 @@ class AttestBody:
     capabilities: int
 
     def encode(self) -> bytes:
-        payload = (
-            Writer()
-            .put(pack_node_id(self.node))
-            .put(self.fingerprint)
-            .put(self.signature)
-            .u64(self.capabilities)
-            .finish()
+        node = pack_node_id(self.node)
+        return _ATTEST.pack(
+            self.resonance,
+            _ATTEST_PAYLOAD_BYTES,
+            node,
+            self.fingerprint,
+            self.signature,
+            self.capabilities,
         )
-        return encode_body(self.resonance, payload)
 
 
 def decode_attest_body(plain: bytes) -> AttestBody:
     """Read the opened part of an ATTEST."""
-    resonance, payload = decode_body(plain)
-    reader = Reader(payload, "ATTEST")
-    body = AttestBody(
-        resonance, unpack_node_id(reader.take(32)), reader.take(64), reader.take(64), reader.u64()
-    )
-    reader.finish()
-    return body
+    if len(plain) != _ATTEST.size:
+        raise MalformedError(f"ATTEST: body of {len(plain)} bytes, want {_ATTEST.size}")
+    resonance, size, node, fingerprint, signature, capabilities = _ATTEST.unpack(plain)
+    if size != _ATTEST_PAYLOAD_BYTES:
+        raise MalformedError(f"ATTEST: {size} bytes, want {_ATTEST_PAYLOAD_BYTES}")
+    return AttestBody(resonance, unpack_node_id(node), fingerprint, signature, capabilities)
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptBody:
+class AcceptBody(NamedTuple):
     """The sealed part of an ACCEPT; `resonance` echoes the RDV that was found right."""
 
     resonance: bytes
@@ -224,40 +217,15 @@ class AcceptBody:
     unix_ms: int
 
     def encode(self) -> bytes:
-        payload = (
-            Writer()
-            .put(self.secret_seed)
-            .put(self.validator_token)
-            .put(self.reset_token)
-            .u16(self.trust)
-            .u16(self.heartbeat_s)
-            .u32(self.rekey_s)
-            .u16(self.max_udp)
-            .u64(self.unix_ms)
-            .finish()
-        )
-        return encode_body(self.resonance, payload)
+        return encode_body(self.resonance, _ACCEPT.pack(*self[1:]))
 
 
 def decode_accept_body(plain: bytes) -> AcceptBody:
     """Read the opened part of an ACCEPT."""
     resonance, payload = decode_body(plain)
-    reader = Reader(payload, "ACCEPT")
-    secret_seed, validator_token, reset_token = reader.take(32), reader.take(8), reader.take(16)
-    trust, heartbeat_s, rekey_s = reader.u16(), reader.u16(), reader.u32()
-    max_udp, unix_ms = reader.u16(), reader.u64()
-    reader.finish()
-    return AcceptBody(
-        resonance,
-        secret_seed,
-        validator_token,
-        reset_token,
-        trust,
-        heartbeat_s,
-        rekey_s,
-        max_udp,
-        unix_ms,
-    )
+    if len(payload) != _ACCEPT.size:
+        raise MalformedError(f"ACCEPT: {len(payload)} bytes, want {_ACCEPT.size}")
+    return AcceptBody(resonance, *_ACCEPT.unpack(payload))
 
 
 class Vitals(NamedTuple):
@@ -278,12 +246,33 @@ def encode_heartbeat(probe: bytes, vitals: Vitals) -> bytes:
         raise ValueError("HEARTBEAT: a value does not fit its field") from error
 
 
+def check_vitals(vitals: Vitals) -> None:
+    """Refuse vitals that no heartbeat could carry.
+
+    Raises:
+        LocalError: A value does not fit its field.
+    """
+    try:
+        encode_heartbeat(ZERO_TOKEN, vitals)
+    except ValueError as error:
+        raise LocalError("vitals: a value does not fit its field") from error
+
+
 def decode_heartbeat(payload: bytes) -> tuple[bytes, Vitals]:
     """Read a HEARTBEAT: (probe, vitals)."""
     if len(payload) != _HEARTBEAT.size:
         raise MalformedError(f"HEARTBEAT: {len(payload)} bytes, want {_HEARTBEAT.size}")
     probe, *vitals = _HEARTBEAT.unpack(payload)
     return probe, Vitals(*vitals)
+
+
+def read_beat(plain: bytes) -> tuple[bytes, bytes, tuple[int, ...]] | None:
+    """Read the opened body of a HEARTBEAT of `BEAT_BYTES`: (beacon, probe, vitals).
+
+    None: another length is written inside, and `decode_body` has to judge.
+    """
+    beacon, size, probe, *vitals = _BEAT.unpack(plain)
+    return (beacon, probe, tuple(vitals)) if size == _HEARTBEAT.size else None
 
 
 class Ack(NamedTuple):
@@ -312,15 +301,21 @@ class Ack(NamedTuple):
 
 def encode_ack(ack: Ack) -> bytes:
     """Return largest, the fixed fields and up to 33 ranges as (gap, length) pairs."""
-    first, largest = ack.ranges[0]
+    delay_us, echo_ts, credit_kib, trust, heartbeat_s, flags, probe_echo, ranges = ack
+    first, largest = ranges[0]
     fixed = _ACK.pack(
         largest,
-        *ack[:6],
-        len(ack.ranges) - 1,
-        ack.probe_echo,
+        delay_us,
+        echo_ts,
+        credit_kib,
+        trust,
+        heartbeat_s,
+        flags,
+        len(ranges) - 1,
+        probe_echo,
         largest - first + 1,
     )
-    if len(ack.ranges) == 1:
+    if len(ranges) == 1:
         return fixed
     numbers: list[int] = []
     for low, high in ack.ranges[1:]:

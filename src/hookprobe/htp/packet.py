@@ -18,7 +18,6 @@ old node would silently misread cannot be sent to it.
 """
 
 import struct
-from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -31,7 +30,9 @@ TAG_BYTES = 16
 PREFIX_BYTES = HEADER_BYTES + RESONANCE_BYTES + 4
 SEALED_OVERHEAD_BYTES = PREFIX_BYTES + TAG_BYTES  # 116, the smallest session packet
 VEIL_BYTES = 12  # what GHOST hides of the header, see `veil`
+TOKEN_START = 12
 TOKEN_BYTES = 8
+TOKEN_STOP = TOKEN_START + TOKEN_BYTES
 ZERO_TOKEN = bytes(TOKEN_BYTES)
 ZERO_RESONANCE = bytes(RESONANCE_BYTES)
 
@@ -72,6 +73,9 @@ _KINDS = {kind.value: kind for kind in PacketType}
 _VERSION_WORD = VERSION << 16
 _HEADER = struct.Struct(">III8sQI")  # tail: flags, mode, frag_index, frag_last
 BULK_WORD = _VERSION_WORD | PacketType.DATA
+BEAT_WORD = _VERSION_WORD | PacketType.HEARTBEAT
+BEAT_TAIL = (FLAG_ACK_ELICITING | FLAG_RES_FRESH) << 24
+pack_header = _HEADER.pack  # version and type, and the rest as `encode_header` takes it
 _FIELDS = struct.Struct(">HHII8sQBBBB")
 
 
@@ -116,21 +120,6 @@ def decode_header(data: bytes) -> Header:
         raise MalformedError("packet: reserved bits or an impossible fragment number")
     fields = (kind, sequence, timestamp, token, nonce, flags, mode, index, last)
     return tuple.__new__(Header, fields)  # a call of the class goes through a function in Python
-
-
-def pack_headers(
-    kind: PacketType,
-    timestamp: int,
-    flow_token: bytes,
-    first: int,
-    parts: Iterable[tuple[int, int]],
-) -> list[bytes]:
-    """Return headers of packets numbered from `first` on; `parts` are (sequence, tail) of each."""
-    pack, word = _HEADER.pack, _VERSION_WORD | kind
-    return [
-        pack(word, sequence, timestamp, flow_token, nonce, tail)
-        for nonce, (sequence, tail) in enumerate(parts, first)
-    ]
 
 
 def unpack_header(data: bytes) -> tuple[int, int, int, bytes, int, int]:

@@ -11,8 +11,8 @@ names cannot be probed. Refusals are sealed and as long as acceptances.
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from hookprobe.crypto.agreement import X25519_BYTES, AgreementKey
 from hookprobe.crypto.sealing import CipherCache
@@ -84,8 +84,7 @@ RETRY_S = {RejectCode.FINGERPRINT: 5, RejectCode.RESONANCE: 5, RejectCode.TRUST:
 SECRET_SEED_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """An accepted handshake whose session has not opened a packet yet.
 
     Attributes:
@@ -93,18 +92,17 @@ class Pending:
         address: Proven by the cookie.
         fingerprint: What heartbeats are checked against, None if they are not.
         until: When the session is dropped unconfirmed: the end of its cookie.
-        continues: The link whose channels the new keys carry on.
+        continues: Stream id of the link whose channels the new keys carry on.
     """
 
     session: Session
     address: Address
     fingerprint: bytes | None
     until: Instant
-    continues: Link | None
+    continues: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(NamedTuple):
     """An ATTEST on its way through the checks."""
 
     exchange: AnswererExchange
@@ -238,10 +236,11 @@ class Responder:
             sent = self._reject(case, refused.code, address, now)
             return [refused, *sent], None
         link = self._links.get(case.body.node)
-        wanted = case.body.capabilities
-        if link is not None and wanted != link.stream_id << 16 | CAPABILITY_CONTINUE:
-            link = None
-        return self._accept(case, registered, link, address, now)
+        continues = None
+        if link is not None:
+            wanted = link.stream_id << 16 | CAPABILITY_CONTINUE
+            continues = link.stream_id if case.body.capabilities == wanted else None
+        return self._accept(case, registered, continues, address, now)
 
     def _identify(self, case: _Case) -> RegisteredPeer | None:
         """Return the registry's entry if the signature is that node's."""
@@ -284,7 +283,7 @@ class Responder:
         self,
         case: _Case,
         registered: RegisteredPeer,
-        continues: Link | None,
+        continues: int | None,
         address: Address,
         now: Instant,
     ) -> tuple[list[Effect], Pending | None]:
@@ -318,7 +317,7 @@ class Responder:
         self._tools.note_keys(keys, names.remote_token, token)
         session = make_session(keys, names, self._ciphers, config, now)
         session.resonance = case.body.resonance
-        checked = None if registered.w_fingerprints is None else case.body.fingerprint
+        checked = _known(registered.w_fingerprints, case.body.fingerprint)
         pending = Pending(session, address, checked, case.expires, continues)
         return self._send(case, message, address, now), pending
 
@@ -348,6 +347,16 @@ def has_precedence(link: Link, us: NodeId, silence_us: int, now: Instant) -> boo
     been silent too long gives way.
     """
     return link.session.names.dialled and us < link.peer and now - link.last_heard < silence_us
+
+
+def outlasts(link: Link, us: NodeId, silence_us: int, now: Instant) -> bool:
+    """Whether a live link that its peer dialled outlasts one that we dial; by the same rule."""
+    return not link.session.names.dialled and link.peer < us and now - link.last_heard < silence_us
+
+
+def _known(expected: tuple[bytes, ...] | None, fingerprint: bytes) -> bytes | None:
+    """Return the registry's own copy of a fingerprint that was found in it: one for all peers."""
+    return None if expected is None else expected[expected.index(fingerprint)]
 
 
 def _source(address: Address) -> bytes:

@@ -6,17 +6,20 @@ on receipt: length, token (the endpoint found us by it), replay pre-check, AEAD,
     header (32, clear, associated data) | AEAD( RDV || PoSF || length || payload || padding )
 """
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hookprobe.crypto.sealing import CipherCache, OpeningKey, SealingKey
+from hookprobe.crypto.sealing import KEY_BYTES, CipherCache, OpeningKey, SealingKey
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
-from hookprobe.htp.bulk import HEAD_BYTES
+from hookprobe.htp.bulk import HEAD_BYTES, OutChunk, Piece
 from hookprobe.htp.channels import BULK_KIND
 from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.handshake import SESSION_TABLE, Phase, PhaseEvent, advance
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import (
+    BEAT_TAIL,
+    BEAT_WORD,
     BULK_WORD,
     FLAG_ACK_ELICITING,
     FLAG_RES_FRESH,
@@ -29,7 +32,7 @@ from hookprobe.htp.packet import (
     decode_body,
     encode_body,
     encode_header,
-    pack_headers,
+    pack_header,
     unpack_header,
 )
 from hookprobe.htp.window import NUMBER_MAX, ReplayWindow
@@ -37,6 +40,13 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Instant
 
 _BODY_START = RESONANCE_BYTES + 4
+_KIND_END = _BODY_START + 1
+_PIECE_START = _BODY_START + HEAD_BYTES
+_BULK_FLAGS = FLAG_ACK_ELICITING << 8
+_FROZEN = struct.Struct(">36s36s32s32s64s8s8sBqQQqq")
+_tuple = tuple.__new__
+_DATA, _HEARTBEAT = PacketType.DATA, PacketType.HEARTBEAT
+_FRESH = FLAG_ACK_ELICITING | FLAG_RES_FRESH
 
 
 class SessionNames(NamedTuple):
@@ -132,8 +142,12 @@ class Session:
         """Change phase by the table; a closed session forgets its cipher objects."""
         self.phase = advance(SESSION_TABLE, self.phase, event)
         if self.phase is Phase.CLOSED:
-            self._sealing.forget()
-            self._opening.forget()
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop the cipher objects; they are made again when they are needed."""
+        self._sealing.forget()
+        self._opening.forget()
 
     def seal(
         self, kind: PacketType, payload: bytes, now: Instant, sequence: int = 0, tail: int = 0
@@ -150,12 +164,14 @@ class Session:
         Raises:
             LimitExceededError: The packet numbers are used up.
         """
-        eliciting = kind is PacketType.DATA or kind is PacketType.HEARTBEAT
-        flags = FLAG_ACK_ELICITING if eliciting else 0
-        if kind is PacketType.HEARTBEAT and self.names.dialled:
-            flags |= FLAG_RES_FRESH
-        plain = b"".join((self.resonance, len(payload).to_bytes(4), payload))
-        return self._seal(kind, plain, now, sequence, flags << 24 | tail)
+        flags = FLAG_ACK_ELICITING if kind is _DATA else 0
+        if kind is _HEARTBEAT:
+            flags = _FRESH if self.names.dialled else FLAG_ACK_ELICITING
+        sealing, token = self._sealing, self.names.remote_token
+        number, tail = sealing.counter, flags << 24 | tail
+        header = encode_header(kind, sequence, self._since(now), token, number, tail)
+        plain = self.resonance + len(payload).to_bytes(4) + payload
+        return header + sealing.seal(number, plain, header)
 
     def seal_padded(self, payload: bytes, size: int, now: Instant) -> bytes:
         """Return a HEARTBEAT that repeats the beacon, of `size` bytes: a probe of the path.
@@ -165,82 +181,101 @@ class Session:
         Raises:
             LimitExceededError: The packet numbers are used up.
         """
+        number, tail = self._sealing.counter, FLAG_ACK_ELICITING << 24
+        token = self.names.remote_token
+        header = encode_header(_HEARTBEAT, 0, self._since(now), token, number, tail)
         plain = encode_body(self.resonance, payload, size - SEALED_OVERHEAD_BYTES)
-        return self._seal(PacketType.HEARTBEAT, plain, now, 0, FLAG_ACK_ELICITING << 24)
-
-    def _seal(
-        self, kind: PacketType, plain: bytes, now: Instant, sequence: int, tail: int
-    ) -> bytes:
-        number = self._sealing.counter
-        header = encode_header(
-            kind, sequence, self._timestamp(now), self.names.remote_token, number, tail
-        )
         return header + self._sealing.seal(number, plain, header)
 
-    def _timestamp(self, now: Instant) -> int:
-        return max(0, now - self.created) // MILLISECOND & 0xFFFFFFFF
+    def _since(self, now: Instant) -> int:
+        since = now - self.created
+        return since // MILLISECOND & 0xFFFFFFFF if since > 0 else 0
 
-    def seal_run(
-        self, parts: Sequence[tuple[int, int, bytes, bytes]], piece_bytes: int, now: Instant
-    ) -> list[bytes]:
-        """Return the next DATA packets, all of one size.
+    def seal_run(self, run: Sequence[Piece], now: Instant) -> list[bytes]:
+        """Return the next DATA packets: fragments whose packets have one size.
 
         Args:
-            parts: Message number, frag_index << 8 | frag_last, head (16) and body of each.
-            piece_bytes: To which their bodies are padded.
+            run: What `BulkQueue.take` gave.
             now: The time.
 
         Raises:
             LimitExceededError: The packet numbers are used up.
         """
-        first = self._sealing.counter
-        flags = FLAG_ACK_ELICITING << 24
-        headers = pack_headers(
-            PacketType.DATA,
-            self._timestamp(now),
-            self.names.remote_token,
-            first,
-            [(part[0], flags | part[1]) for part in parts],
-        )
-        resonance, join = self.resonance, b"".join
-        full = (HEAD_BYTES + piece_bytes).to_bytes(4)
-        plains = [
-            join((resonance, full, head, body))
-            if len(body) == piece_bytes
-            else encode_body(resonance, head + body, HEAD_BYTES + piece_bytes)
-            for _, _, head, body in parts
-        ]
+        first, token, timestamp = self._sealing.counter, self.names.remote_token, self._since(now)
+        headers: list[bytes] = []
+        plains: list[bytes] = []
+        known: OutChunk | None = None
+        front, size, flags = b"", 0, FLAG_ACK_ELICITING << 24
+        for number, (chunk, place, last) in enumerate(run, first):
+            if chunk is not known:
+                known, size = chunk, chunk.piece_bytes
+                front = self.resonance + (HEAD_BYTES + size).to_bytes(4) + chunk.head
+            piece = chunk.data[place * size : (place + 1) * size]
+            if len(piece) == size:
+                plains.append(front + piece)
+            else:
+                plains.append(encode_body(self.resonance, chunk.head + piece, HEAD_BYTES + size))
+            tail = flags | place << 8 | last
+            headers.append(pack_header(BULK_WORD, chunk.sequence, timestamp, token, number, tail))
         return self._sealing.seal_run(first, plains, headers)
 
-    def open_bulk(self, data: bytes) -> tuple[int, int, BulkFragment] | None:
-        """Open the usual packet of bulk data; None for any other, which `open` has to judge.
+    def open_run(self, packets: Iterable[bytes]) -> tuple[list[BulkFragment], int]:
+        """Open the usual packets of bulk data, up to one that `open` has to judge.
 
         Usual: DATA that asks for an acknowledgement and nothing else, with the number that is next
-        and the present beacon, around a fragment of a chunk. Nothing has changed if it is not.
-        Returns (number, timestamp, fragment).
+        and the present beacon, around a fragment of a chunk. Each of the packets has the
+        size of the smallest session packet at least. A file is a thousand of them in a mebibyte, so
+        they skip what can only matter to others.
+
+        Returns (fragments, timestamp of the packet of the last one).
+        """
+        first, mine = self._window.highest + 1, self.names.local_token
+        usual: list[bytes] = []
+        tails: list[tuple[int, int]] = []
+        for number, packet in enumerate(packets, first):
+            word, _, timestamp, token, nonce, tail = unpack_header(packet)
+            is_bulk = word == BULK_WORD and tail >> 16 == _BULK_FLAGS
+            if not is_bulk or nonce != number or token != mine or tail >> 8 & 0xFF > tail & 0xFF:
+                break
+            usual.append(packet)
+            tails.append((timestamp, tail))
+        plains = self._opening.open_run(first, usual, HEADER_BYTES)
+        # Only the answering end has a beacon to compare with.
+        front = b"" if self.names.dialled else self.resonance
+        fragments: list[BulkFragment] = []
+        for plain, (_, tail) in zip(plains, tails, strict=False):
+            # The payload fills the packet, so that there is no padding to look at.
+            inside = (len(plain) - _BODY_START).to_bytes(4) + BULK_KIND
+            if plain[RESONANCE_BYTES:_KIND_END] != inside or not plain.startswith(front):
+                break
+            head, piece = plain[_BODY_START:_PIECE_START], plain[_PIECE_START:]
+            if not piece:
+                break
+            fields = (head, tail >> 8 & 0xFF, tail & 0xFF, piece)
+            fragments.append(_tuple(BulkFragment, fields))
+        if not fragments:
+            return fragments, 0
+        self._window.extend(len(fragments))
+        return fragments, tails[len(fragments) - 1][0]
+
+    def open_next(self, data: bytes) -> tuple[int, int, bytes] | None:
+        """Open the usual HEARTBEAT: fresh, and with the number that is next; None for any other.
+
+        Returns (number, timestamp, body). Nothing has changed before `commit` is called.
         """
         word, _, timestamp, token, number, tail = unpack_header(data)
-        window = self._window
-        usual = word == BULK_WORD and tail >> 16 == FLAG_ACK_ELICITING << 8
-        if not usual or number != window.highest + 1 or token != self.names.local_token:
+        usual = word == BEAT_WORD and tail == BEAT_TAIL and token == self.names.local_token
+        if not usual or number != self._window.highest + 1:
             return None
         try:
             plain = self._opening.open(number, data[HEADER_BYTES:], data[:HEADER_BYTES])
         except VerificationError:
             return None
-        stop = _BODY_START + int.from_bytes(plain[RESONANCE_BYTES:_BODY_START])
-        place, last = tail >> 8 & 0xFF, tail & 0xFF
-        start = _BODY_START + HEAD_BYTES
-        if (
-            plain[_BODY_START : _BODY_START + 1] != BULK_KIND
-            or not (self.names.dialled or plain.startswith(self.resonance))
-            or not start < stop == len(plain)
-            or place > last
-        ):
-            return None
-        window.commit(number)
-        fields = (plain[_BODY_START:start], place, last, plain[start:])
-        return number, timestamp, tuple.__new__(BulkFragment, fields)
+        return number, timestamp, plain
+
+    def commit(self, number: int) -> None:
+        """Take the number of a packet that `open_next` opened."""
+        self._window.commit(number)
 
     def open(self, header: Header, data: bytes) -> Opened:
         """Open a received packet; only a packet that opened changes the replay window.
@@ -267,6 +302,51 @@ class Session:
         window.commit(number)
         resonance, payload = decode_body(plain)
         return tuple.__new__(Opened, (header, resonance, payload, newest))
+
+    def _resume(self, failed: int, counter: int, resonance: bytes, window: ReplayWindow) -> None:
+        self.failed, self._sealing.counter = failed, counter
+        self.resonance, self._window = resonance, window
+
+    def freeze(self) -> bytes:
+        """Return all there is to an established session that was answered, for `thaw`; secret."""
+        assert self.phase is Phase.ESTABLISHED, "only an established session rests"
+        assert not self.names.dialled, "only answered sessions rest"
+        highest, run, seen = self._window.freeze()
+        names = self.names
+        fixed = _FROZEN.pack(
+            self._sealing.raw,
+            self._opening.raw,
+            self.exporter,
+            self.transcript,
+            self.resonance,
+            names.local_token,
+            names.remote_token,
+            names.suite,
+            self.created,
+            self.failed,
+            self._sealing.counter,
+            highest,
+            run,
+        )
+        return fixed + seen.to_bytes((seen.bit_length() + 7) // 8)
+
+    @classmethod
+    def thaw(cls, frozen: bytes, peer: NodeId, ciphers: CipherCache, failed_max: int) -> "Session":
+        """Return the session that was frozen."""
+        out, back, exporter, transcript, resonance, local, remote, suite, *numbers = (
+            _FROZEN.unpack_from(frozen)
+        )
+        created, failed, counter, highest, run = numbers
+        keys = SessionKeys(
+            back[:KEY_BYTES], out[:KEY_BYTES], back[KEY_BYTES:], out[KEY_BYTES:],
+            exporter, transcript,
+        )  # fmt: skip
+        names = SessionNames(peer, False, local, remote, b"", suite)
+        session = cls(keys, names, ciphers, failed_max, created)
+        session.move(PhaseEvent.OPENED)
+        window = (highest, run, int.from_bytes(frozen[_FROZEN.size :]))
+        session._resume(failed, counter, resonance, ReplayWindow.thaw(window))
+        return session
 
 
 class ReplayError(VerificationError):

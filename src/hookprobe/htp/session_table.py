@@ -1,10 +1,12 @@
 """The sessions of an endpoint by token, and the handshakes that wait for their first packet."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from hookprobe.htp.handshake import PhaseEvent
 from hookprobe.htp.responder import Pending
 from hookprobe.htp.session import Session
+from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 
@@ -17,19 +19,39 @@ class SessionTable:
     Attributes:
         sessions: By the token that peers send to, unconfirmed ones included.
         pending: The unconfirmed ones, oldest first.
+        wake: Wakes the link of a peer, and its session with it.
     """
 
-    __slots__ = ("_pending_max", "_resets", "pending", "sessions")
+    __slots__ = ("_pending_max", "_resets", "_resting", "pending", "sessions", "wake")
 
     def __init__(self, pending_max: int) -> None:
         self._pending_max = pending_max
         self.sessions: dict[bytes, Session] = {}
         self.pending: OrderedDict[bytes, Pending] = OrderedDict()
         self._resets: dict[bytes, Session] = {}
+        self._resting: dict[bytes, NodeId] = {}
+        self.wake: Callable[[NodeId], object] | None = None
 
     def find(self, token: bytes) -> Session | None:
-        """Return the session whose packets carry this token."""
-        return self.sessions.get(token)
+        """Return the session whose packets carry this token; one that rests is woken."""
+        session = self.sessions.get(token)
+        if session is None and self.wake is not None and token in self._resting:
+            self.wake(self._resting[token])
+            return self.sessions[token]
+        return session
+
+    def rest(self, session: Session) -> None:
+        """Hold only the name of the peer of a session that rests with its link."""
+        names = session.names
+        del self.sessions[names.local_token]
+        session.forget()
+        self._resting[names.local_token] = names.peer
+
+    def rouse(self, session: Session) -> None:
+        """Take in a session that was woken."""
+        token = session.names.local_token
+        del self._resting[token]
+        self.sessions[token] = session
 
     def find_reset(self, token: bytes) -> Session | None:
         """Return the session that we dialled and that sends to this token."""

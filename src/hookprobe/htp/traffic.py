@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 from hookprobe.errors import LocalError
 from hookprobe.htp.bulk import BulkQueue, Piece
 from hookprobe.htp.channels import PRIORITIES, Channel, Priority
-from hookprobe.htp.config import HtpConfig
+from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.congestion import WINDOW_INITIAL_BYTES, WINDOW_MIN_BYTES, Controller, NewReno
 from hookprobe.htp.cubic import Cubic
 from hookprobe.htp.ledbat import Ledbat
@@ -209,17 +209,20 @@ class Traffic:
         """
         outcome = self.recovery.on_ack(ack.ranges, (ack.delay_us, one_way), next_number, now)
         beacons = []
+        pieces: list[Piece] = []
         for sent in outcome.arrived:
             content = sent.content
             if type(content) is Piece:
-                self.bulk.on_arrived(content)
-                self.mtu.on_arrived(sent.size, sent.number)
+                pieces.append(content)
+                if sent.size > DATAGRAM_BYTES:
+                    self.mtu.on_arrived(sent.size, sent.number)
             elif type(content) is Fragment:
                 self.outbox.on_arrived(content)
             elif type(content) is SizeProbe:
                 self.mtu.on_probe_arrived(content.size, now)
             elif type(content) is Beacon:
                 beacons.append(content.beacon)
+        self.bulk.on_arrived(pieces)
         self.on_lost(outcome.lost, now)
         self.outbox.credit = max(self.outbox.credit, ack.credit_kib << 10)
         return beacons

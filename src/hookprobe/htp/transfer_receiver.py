@@ -203,19 +203,26 @@ class Incoming:
             LimitExceededError: Pieces of more chunks than anybody would have on the way.
         """
         run, here, log2 = _Run(self.file_id), self.here, self.facts.chunk_log2
-        known, index, size = b"", 0, 0
+        known, cut, index, size, step, missing = b"", -1, 0, 0, 0, 0
         for head, place, last, data in fragments:
-            if head != known:
+            if head != known or last != cut:
+                if missing:
+                    self._partial[index] = (cut, missing)
                 index = self._place_of(head)
-                known, size = head, self.facts.chunk_size(index)
-            step = -(-size // (last + 1))
+                size = self.facts.chunk_size(index)
+                known, cut, step = head, last, -(-size // (last + 1))
+                missing = 0 if here[index] else self._missing(index, last)
             start = place * step
-            if len(data) != min(step, size - start) or start >= size:
+            if start >= size or len(data) != (step if start + step <= size else size - start):
                 raise MalformedError(f"CHUNK: a fragment of {len(data)} bytes at {start}")
-            if not here[index] and self._cover(index, place, last):
+            if missing >> place & 1:
+                missing ^= 1 << place
                 run.add((index << log2) + start, data)
-                if here[index]:
+                if not missing:
+                    self._hold(index)
                     run.whole.append(index)
+        if missing:
+            self._partial[index] = (cut, missing)
         return run.finish()
 
     def _place_of(self, head: bytes) -> int:
@@ -224,23 +231,19 @@ class Incoming:
             raise MalformedError("CHUNK: a fragment of something else")
         return self._check(header)
 
-    def _cover(self, index: int, place: int, last: int) -> bool:
-        """Note a fragment; False if it is here, or of a cut that was replaced by a finer one."""
+    def _missing(self, index: int, last: int) -> int:
+        """Return a bit for each fragment of this cut that is to come.
+
+        0 for a cut that was replaced by a finer one: what it brings is not taken any more.
+        """
         known, missing = self._partial.get(index, (-1, 0))
-        if last != known:
-            if last < known:
-                return False
-            if known < 0 and len(self._partial) >= PARTIAL_MAX:
-                raise LimitExceededError("CHUNK: pieces of too many chunks")
-            missing = (2 << last) - 1
-        if not missing >> place & 1:
-            return False
-        missing ^= 1 << place
-        if missing:
-            self._partial[index] = (last, missing)
-        else:
-            self._hold(index)
-        return True
+        if last == known:
+            return missing
+        if last < known:
+            return 0
+        if known < 0 and len(self._partial) >= PARTIAL_MAX:
+            raise LimitExceededError("CHUNK: pieces of too many chunks")
+        return (2 << last) - 1
 
     def receive_complete(self, body: bytes) -> bool:
         """Check the message behind the last chunk; False if chunks it overtook are to come.

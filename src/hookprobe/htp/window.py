@@ -49,3 +49,18 @@ class ReplayWindow:
         else:
             self._map = (self._map << seen | (1 << seen) - 1) << (ahead - seen) & _MASK
         self._run = self.highest = number
+
+    def extend(self, count: int) -> None:
+        """Mark the next `count` numbers above the highest as seen."""
+        self.highest += count
+
+    def freeze(self) -> tuple[int, int, int]:
+        """Return all there is to it, for `thaw`: (highest, run, map)."""
+        return self.highest, self._run, self._map
+
+    @classmethod
+    def thaw(cls, frozen: tuple[int, int, int]) -> "ReplayWindow":
+        """Return the window that was frozen."""
+        window = cls()
+        window.highest, window._run, window._map = frozen
+        return window

@@ -14,7 +14,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hookprobe.htp.transfer_codec import (
@@ -49,14 +49,21 @@ _REASONS = {
 }
 
 
-@contextlib.contextmanager
-def refusing(what: str) -> Iterator[None]:
+class refusing:  # noqa: N801 (it is used like contextlib's)
     """Turn what the host says no to into the code a peer is told."""
-    try:
-        yield
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, FileError.HOST)
-        raise FileRefusedError(reason, f"file {what}") from error
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            reason = _REASONS.get(error.errno or 0, FileError.HOST)
+            raise FileRefusedError(reason, f"file {self._what}") from error
 
 
 def hash_file(handle: int) -> bytes:

@@ -104,8 +104,11 @@ class UdpSocket:
                 break
             address = self._addresses.get(source) or self._remember(source)
             step = _segment_bytes(ancillary) or max(size, 1)
-            for start in range(0, max(size, 1), step):
-                received.append((bytes(buffer[start : min(start + step, size)]), address))
+            whole = bytes(buffer[:size])
+            if step >= size:
+                received.append((whole, address))
+            else:
+                received += [(whole[at : at + step], address) for at in range(0, size, step)]
         return received
 
     def _remember(self, source: tuple[object, ...]) -> Address:
@@ -236,20 +239,29 @@ def _segment_bytes(ancillary: list[tuple[int, int, bytes]]) -> int:
 
 def _runs(batch: Sequence[Transmit]) -> Iterator[tuple[Address, list[bytes]]]:
     """Cut a batch where address or size changes; the last datagram of a run may be shorter."""
-    run: list[bytes] = []
-    target, size, total = batch[0].address, 0, 0
-    for address, data in batch:
-        length = len(data)
-        fits = len(run) < SEGMENTS_MAX and total + length <= RUN_MAX_BYTES
-        if run and (length > size or address != target or not fits):
-            yield target, run
-            run, total = [], 0
-        if not run:
-            target, size = address, length
-        run.append(data)
-        total += length
-        if length < size:
-            yield target, run
-            run, total = [], 0
-    if run:
+    start, stop = 0, len(batch)
+    while start < stop:
+        target, first = batch[start]
+        size = len(first)
+        window = batch[start : start + max(1, min(SEGMENTS_MAX, RUN_MAX_BYTES // max(size, 1)))]
+        if len(window) > 1 and window[1].address == target and len(window[1].data) == size:
+            # As a rule the long run of one transfer, which needs no look at each.
+            run = [data for address, data in window if address == target]
+            if [len(data) for data in run].count(size) < len(window):
+                run = _run_of(window)
+        else:
+            run = _run_of(window)
         yield target, run
+        start += len(run)
+
+
+def _run_of(window: Sequence[Transmit]) -> list[bytes]:
+    target, first = window[0]
+    run = [first]
+    for address, data in window[1:]:
+        if address != target or len(data) > len(first):
+            break
+        run.append(data)
+        if len(data) < len(first):
+            break
+    return run
