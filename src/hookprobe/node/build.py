@@ -225,6 +225,31 @@ def build_verifier(
     return VerifierNode(verification, MeshLinks(endpoint, [verification], dials))
 
 
+def build_endpoint(
+    documents: Documents, config: HtpConfig, parts: Parts
+) -> tuple[Endpoint, tuple[PinnedPeer, ...]]:
+    """Build a node's transport alone, for programs that speak for themselves.
+
+    Returns it with the validators that an edge dials; one that answers dials nobody.
+
+    Raises:
+        RemoteError: A document does not hold.
+        LocalError: The keys are not those of the enrolled node, or it is to answer and is neither
+            validator nor verifier.
+    """
+    mesh = _check(documents, parts.now)
+    ours = documents.secrets
+    if config.answering and mesh.device.role == "edge":
+        raise LocalError(
+            f"{ours.node} is enrolled as an edge: nobody dials it", hint="leave is_validator out"
+        )
+    resonance = DeviceResonance(ours.node, device_state(ours))
+    known = EnrolledFingerprints(mesh.directory)
+    endpoint = _endpoint(ours, resonance, (mesh.directory, known), config, parts)
+    validators = () if config.answering else _spread(mesh.directory.validators(), ours.node)
+    return endpoint, tuple(_pinned(peer) for peer in validators if peer.node != ours.node)
+
+
 def _attestation(
     mesh: _Mesh,
     ours: NodeSecrets,
