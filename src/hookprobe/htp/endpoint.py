@@ -183,6 +183,8 @@ class Endpoint:
         link = self._links.get(peer)
         if link is None:
             return [SendRefused(peer, channel, RefusedReason.NO_SESSION)]
+        if not link.standing.may_send(channel):
+            return [SendRefused(peer, channel, RefusedReason.TRUST)]
         if not offer(link.traffic):
             return [SendRefused(peer, channel, RefusedReason.QUEUE_FULL)]
         return self._settle(link, now)
@@ -202,16 +204,11 @@ class Endpoint:
             if link.session.names.dialled:
                 link.vitals = vitals
 
-    def grade(self, peer: NodeId, trust: int) -> None:
-        """Set the trust, in 1/65535, that a peer who dialled us is told.
-
-        Raises:
-            LocalError: Out of range.
-        """
-        if not 0 <= trust <= 0xFFFF:
-            raise LocalError(f"grade: trust {trust} is not in 0..65535")
-        if peer in self._links:
-            self._links[peer].trust = trust
+    def regrade(self, peer: NodeId, now: Instant) -> list[Effect]:
+        """Look anew at the trust in a peer who dialled us, where something about it changed."""
+        now = self._clock.read(now)
+        link = self._links.get(peer)
+        return [] if link is None else link.regrade(now) + self._settle(link, now)
 
     # -- the four verbs -----------------------------------------------------------------------
 
@@ -350,6 +347,7 @@ class Endpoint:
                 effects += self._end(link, DownReason.REPLACED, now, redial=False)
             link = self._open_link(session, dial.peer.address, None, now)
             effects.append(SessionUp(names.peer, link.address, True, names.suite))
+        effects += link.standing.hear(body.trust)
         link.ask_heartbeat(body.heartbeat_s)
         link.datagram_max_bytes = min(link.datagram_max_bytes, body.max_udp)
         if accepted.round_trip_us is not None:
@@ -378,7 +376,8 @@ class Endpoint:
         effects = [] if link is None else self._end(link, DownReason.REPLACED, now)
         session.move(PhaseEvent.OPENED)
         link = self._open_link(session, pending.address, pending.fingerprint, now)
-        return [*effects, SessionUp(peer, link.address, False, session.names.suite)]
+        up = SessionUp(peer, link.address, False, session.names.suite)
+        return [*effects, up, *link.regrade(now)]
 
     def _refuse(self, session: Session, address: Address, now: Instant) -> list[Effect]:
         """Close a session that lost against another one of the same peer."""
@@ -434,10 +433,10 @@ class Endpoint:
         self, session: Session, opened: Opened, arrival: Arrival, touched: dict[NodeId, Link]
     ) -> list[Effect]:
         link = self._links[session.names.peer]
-        if link.ended is not None:
-            return [Dropped(DropReason.EXPIRED)]
         touched.pop(link.peer, None)
         touched[link.peer] = link  # the last one is the latest: more of it is likely to follow
+        if link.ended is not None:
+            return [Dropped(DropReason.EXPIRED)]
         try:
             return link.receive(session, opened, arrival)
         except RemoteError:

@@ -10,7 +10,7 @@ from hookprobe.crypto.sealing import COUNTER_MAX
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
 from hookprobe.htp.bulk import Piece, parts_of
-from hookprobe.htp.channels import BULK_KIND
+from hookprobe.htp.channels import BULK_KIND, Channel
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import (
     Address,
@@ -20,10 +20,10 @@ from hookprobe.htp.effects import (
     Effect,
     FragmentsReceived,
     MessageReceived,
+    MessageWithheld,
     PeerMoved,
     ResonanceMismatch,
     Transmit,
-    TrustReported,
     VitalsReported,
 )
 from hookprobe.htp.handshake import PhaseEvent
@@ -54,6 +54,7 @@ from hookprobe.htp.recovery import Flight
 from hookprobe.htp.seams import LinkTools
 from hookprobe.htp.session import Opened, Session
 from hookprobe.htp.traffic import Beacon, Content, Datagram, Ping, SizeProbe, Traffic
+from hookprobe.htp.trust import Level, Standing
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
@@ -92,7 +93,6 @@ class Link:
         "_rekey_at",
         "_tools",
         "_traffic",
-        "_trust_seen",
         "_watch",
         "datagram_max_bytes",
         "ended",
@@ -102,8 +102,8 @@ class Link:
         "retired",
         "retired_until",
         "session",
+        "standing",
         "stream_id",
-        "trust",
         "vitals",
     )
 
@@ -130,8 +130,8 @@ class Link:
         self.retired_until = Instant(0)
         self.ended: DownReason | None = None
         self.last_heard = now
-        self.trust = 0xFFFF
-        self._trust_seen = -1
+        source = None if session.names.dialled else tools.seams.trust
+        self.standing = Standing(self.peer, source)
         self.vitals = Vitals()
         self._watch: BeaconWatch | None = None
         if not session.names.dialled:
@@ -258,17 +258,19 @@ class Link:
     def _receive_data(self, opened: Opened) -> list[Effect]:
         header, payload = opened.header, opened.payload
         if header.flags & FLAG_UNRELIABLE:
-            return [DatagramReceived(self.peer, *read_datagram(header, payload))]
+            return self.standing.deliver([read_datagram(header, payload)], DatagramReceived)
         if self._inbox is None:
             self._inbox = Inbox(self._tools.config.window_bytes)
         found = self._inbox.receive(header, payload)
-        return [MessageReceived(self.peer, channel, data) for channel, data in found]
+        return self.standing.deliver(found, MessageReceived)
 
     def take_fragments(self) -> list[Effect]:
         """Return the fragments that came since this was last asked, as one effect."""
         if not self._fragments:
             return []
         found, self._fragments = tuple(self._fragments), []
+        if not self.standing.may_receive(Channel.FILE):
+            return [MessageWithheld(self.peer, Channel.FILE)]
         return [FragmentsReceived(self.peer, found)]
 
     def _control(self, opened: Opened, now: Instant) -> list[Effect]:
@@ -305,10 +307,17 @@ class Link:
         self.ask_heartbeat(ack.heartbeat_s)
         if ack.flags & ACK_REATTEST:
             self.renewal_due = True
-        if ack.trust == self._trust_seen:
-            return []
-        self._trust_seen = ack.trust
-        return [TrustReported(self.peer, ack.trust)]
+        return [*self.standing.hear(ack.trust)]
+
+    def regrade(self, now: Instant) -> list[Effect]:
+        """Look at the trust in a peer who dialled us; tell it at once if its level changed."""
+        effects: list[Effect] = [*self.standing.look(now)]
+        if self.standing.source is None or self.standing.level is not Level.CLOSED:
+            if effects and self._acks.ranges:
+                self._acks.deadline = now
+            return effects
+        self.ended = DownReason.TRUST
+        return effects + self.close(CloseCode.REATTEST, now)
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -321,6 +330,7 @@ class Link:
             self._send_traffic(self._traffic, out, now)
         due = self._ack_deadline()
         if due is not None and now >= due:
+            out += self.regrade(now)
             out.append(self._send_ack(now))
         return out
 
@@ -393,7 +403,7 @@ class Link:
             min(max(0, now - acks.largest_at), 0xFFFFFFFF),
             acks.echo_ts,
             min((self._inbox.credit if self._inbox else first) >> 10, 0xFFFFFFFF),
-            self.trust if answering else 0,
+            self.standing.trust if answering else 0,
             self._tools.config.heartbeat_s if answering else 0,
             ACK_REATTEST if answering and (self._reattest_at or self.renewal_due) else 0,
             self._probe_echo,

@@ -363,6 +363,7 @@ class CloseCode(Enum):
     PROTOCOL = 1
     RESONANCE = 2
     REPLACED = 3
+    REATTEST = 4
 
 
 def encode_close(code: CloseCode, text: str = "") -> bytes:

@@ -3,7 +3,7 @@
 The transport knows neither the directory nor the weights; the node adapts them to these seams.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from hookprobe.crypto.agreement import AgreementKey, Kem
@@ -11,6 +11,7 @@ from hookprobe.crypto.signing import SignatureScheme, Signer
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
 from hookprobe.htp.keys import Entropy
+from hookprobe.htp.trust import FullTrust, TrustSource
 from hookprobe.wire.identifiers import NodeId
 
 
@@ -121,6 +122,7 @@ class Seams:
     check: ResonanceCheck
     signatures: SignatureScheme
     kem: Kem
+    trust: TrustSource = field(default_factory=FullTrust)
 
 
 class LinkTools(NamedTuple):
