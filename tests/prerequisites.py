@@ -18,6 +18,8 @@ from pathlib import Path
 
 PROGRAMS = {  # program: Debian packages
     "suricata": ("suricata",),
+    "ip": ("iproute2",),
+    "nft": ("nftables",),
     "swtpm": ("swtpm", "libtss2-tcti-swtpm0"),
     "swtpm_setup": ("swtpm-tools",),
     "systemd-analyze": ("systemd",),

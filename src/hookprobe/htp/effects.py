@@ -198,11 +198,11 @@ class LevelChanged:
 
     Attributes:
         peer: The other end; if it dialled, the level is its own, else it is ours.
-        level: A `trust.Level`.
+        permitted: A `trust.Level`.
     """
 
     peer: NodeId
-    level: int
+    permitted: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from hookprobe.htp.messages import (
     decode_challenge,
     encode_heartbeat,
 )
+from hookprobe.htp.meters import SessionMeter, measure
 from hookprobe.htp.packet import (
     ZERO_TOKEN,
     Header,
@@ -122,6 +123,11 @@ class Endpoint:
     def peers(self) -> tuple[NodeId, ...]:
         """The peers with a live session, sorted."""
         return tuple(sorted(self._links))
+
+    def sessions(self, now: Instant) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
+        now = self._clock.read(now)
+        return [measure(self._links[peer], now) for peer in self.peers]
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -325,14 +331,8 @@ class Endpoint:
     def _establish(self, dial: Dial, accepted: Accepted, now: Instant) -> list[Effect]:
         """Take the session that our dialling won."""
         body = accepted.body
-        names = SessionNames(
-            dial.peer.node,
-            True,
-            accepted.edge_token,
-            body.validator_token,
-            body.reset_token,
-            accepted.suite,
-        )
+        tokens = (accepted.edge_token, body.validator_token, body.reset_token)
+        names = SessionNames(dial.peer.node, True, *tokens, accepted.suite)
         session = Session(accepted.keys, names, self._ciphers, self._config.failed_open_max, now)
         session.resonance = accepted.beacon
         self._table.register(session)

@@ -7,6 +7,7 @@ heartbeats and renews keys, the answering end checks resonance and reports trust
 """
 
 from hookprobe.crypto.sealing import COUNTER_MAX
+from hookprobe.htp import keepalive
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
 from hookprobe.htp.bulk import Piece, parts_of
@@ -28,6 +29,7 @@ from hookprobe.htp.effects import (
 )
 from hookprobe.htp.handshake import PhaseEvent
 from hookprobe.htp.inbox import Inbox, credit_at_first, read_bulk, read_datagram
+from hookprobe.htp.keepalive import KeepAlive
 from hookprobe.htp.messages import (
     ACK_REATTEST,
     Ack,
@@ -56,10 +58,9 @@ from hookprobe.htp.session import Opened, Session
 from hookprobe.htp.traffic import Beacon, Content, Datagram, Ping, SizeProbe, Traffic
 from hookprobe.htp.trust import Level, Standing
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, Duration, Instant
 
 PROBES_UNANSWERED_MAX = 3
-HEARTBEAT_S_RANGE = range(15, 121)
 STREAM_ID_BYTES = 6
 REKEY_AFTER_PACKETS = COUNTER_MAX - 2**20
 REJECT_AFTER_PACKETS = COUNTER_MAX - 2**10
@@ -86,8 +87,8 @@ class Link:
         "_acks",
         "_fragments",
         "_heartbeat_at",
-        "_heartbeat_s",
         "_inbox",
+        "_keepalive",
         "_path",
         "_probe_echo",
         "_rekey_at",
@@ -96,6 +97,7 @@ class Link:
         "_watch",
         "datagram_max_bytes",
         "ended",
+        "heartbeat_s",
         "last_heard",
         "peer",
         "renewal_due",
@@ -125,7 +127,8 @@ class Link:
         self._inbox: Inbox | None = None
         self._fragments: list[BulkFragment] = []
         self.datagram_max_bytes = config.datagram_max_bytes
-        self._heartbeat_s = config.heartbeat_s
+        self.heartbeat_s = config.heartbeat_s
+        self._keepalive: KeepAlive | None = None  # most peers are on mains behind a patient NAT
         self.retired: Session | None = None
         self.retired_until = Instant(0)
         self.ended: DownReason | None = None
@@ -175,8 +178,8 @@ class Link:
 
     def ask_heartbeat(self, seconds: int) -> None:
         """Adopt the gap that the answering end asks for, within 15 to 120 s."""
-        if seconds in HEARTBEAT_S_RANGE:
-            self._heartbeat_s = seconds
+        if seconds in keepalive.ASKED_S:
+            self.heartbeat_s = seconds
 
     @property
     def _reattest_at(self) -> Instant | None:
@@ -200,6 +203,11 @@ class Link:
             )
         return self._traffic
 
+    @property
+    def has_traffic(self) -> bool:
+        """Whether anything was ever sent or acknowledged; `traffic` would make room for it."""
+        return self._traffic is not None
+
     def close(self, code: CloseCode, now: Instant) -> list[Effect]:
         """Return the CLOSE packet; it is sent once and not repeated."""
         packet = self.session.seal(PacketType.CLOSE, encode_close(code), now)
@@ -217,11 +225,14 @@ class Link:
         kind = header.kind
         if kind is not PacketType.DATA or header.flags != FLAG_ACK_ELICITING or header.mode:
             check_session_header(header)
-        self.last_heard = now
+        silence, self.last_heard = now - self.last_heard, now
         effects: list[Effect] = []
         if session is self.session:
             self._acks.receive(header, now)
-            if self._path.arrive(arrival.address, arrival.size, now, newest=opened.newest):
+            moved = self._path.arrive(arrival.address, arrival.size, now, newest=opened.newest)
+            if silence >= keepalive.LEAST_US:
+                self._learn(silence, now, moved=moved)
+            if moved:
                 self._path.probe = self._tools.entropy.draw(8, now)
                 effects += self._heartbeat(now)
             if self._watch is not None and self._watch.receive(opened, now):
@@ -254,6 +265,14 @@ class Link:
         taken = self._acks.receive_next(number, timestamp, now)
         assert taken, "the window and the acknowledgements disagree"
         return True
+
+    def _learn(self, silence: int, now: Instant, *, moved: bool) -> None:
+        lost = moved or (self.has_traffic and self.traffic.recovery.pto_count > 0)
+        if self._watch is not None:
+            usual_s, battery = self._tools.config.heartbeat_s, self.vitals.battery
+            self._keepalive = self._keepalive or keepalive.begin(usual_s, battery, lost=lost)
+        if self._keepalive is not None:
+            self._keepalive.learn(Duration(silence), now, forgotten=lost)
 
     def _receive_data(self, opened: Opened) -> list[Effect]:
         header, payload = opened.header, opened.payload
@@ -298,26 +317,21 @@ class Link:
         if self._path.echo(ack.probe_echo):
             self.traffic.begin_path()
             effects.append(PeerMoved(self.peer, self.address))
-        if self.session.names.dialled:
-            effects += self._follow(ack)
+        if self.session.names.dialled:  # nothing of this is ever taken from who dialled us
+            self.ask_heartbeat(ack.heartbeat_s)
+            self.renewal_due = self.renewal_due or bool(ack.flags & ACK_REATTEST)
+            effects += self.standing.hear(ack.trust)
         return effects
-
-    def _follow(self, ack: Ack) -> list[Effect]:
-        """Obey the answering end; nothing of this is ever taken from a dialling one."""
-        self.ask_heartbeat(ack.heartbeat_s)
-        if ack.flags & ACK_REATTEST:
-            self.renewal_due = True
-        return [*self.standing.hear(ack.trust)]
 
     def regrade(self, now: Instant) -> list[Effect]:
         """Look at the trust in a peer who dialled us; tell it at once if its level changed."""
         effects: list[Effect] = [*self.standing.look(now)]
-        if self.standing.source is None or self.standing.level is not Level.CLOSED:
-            if effects and self._acks.ranges:
-                self._acks.deadline = now
-            return effects
-        self.ended = DownReason.TRUST
-        return effects + self.close(CloseCode.REATTEST, now)
+        if self._watch is not None and self.standing.level is Level.CLOSED:
+            self.ended = DownReason.TRUST
+            return effects + self.close(CloseCode.REATTEST, now)
+        if effects and self._acks.ranges:
+            self._acks.deadline = now
+        return effects
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -399,12 +413,14 @@ class Link:
         acks = self._acks
         answering = not self.session.names.dialled
         first = credit_at_first(self._tools.config.window_bytes)
+        if self._keepalive is not None:
+            self.heartbeat_s = self._keepalive.wanted_s(self.vitals.battery, now)
         ack = Ack(
             min(max(0, now - acks.largest_at), 0xFFFFFFFF),
             acks.echo_ts,
             min((self._inbox.credit if self._inbox else first) >> 10, 0xFFFFFFFF),
             self.standing.trust if answering else 0,
-            self._tools.config.heartbeat_s if answering else 0,
+            self.heartbeat_s if answering else 0,
             ACK_REATTEST if answering and (self._reattest_at or self.renewal_due) else 0,
             self._probe_echo,
             tuple(acks.ranges),
@@ -437,7 +453,8 @@ class Link:
     def next_timeout(self) -> Instant:
         """Return when `handle_timeout` has something to do."""
         config = self._tools.config
-        due = min(self.session.created + config.reject_after_us, self.last_heard + config.idle_us)
+        forget_at = self.last_heard + keepalive.idle_limit(config.idle_us, self.heartbeat_s)
+        due = min(self.session.created + config.reject_after_us, forget_at)
         for deadline in (
             self._ack_deadline(),
             None if self._traffic is None else self._traffic.next_timeout(),
@@ -464,20 +481,16 @@ class Link:
         if self._traffic is not None and self._traffic.handle_timeout(now):
             effects += self._send_probe(self._traffic, now)
         if self._heartbeat_at is not None and now >= self._heartbeat_at:
-            self._heartbeat_at = self._next_heartbeat(now)
+            entropy = self._tools.entropy
+            self._heartbeat_at = keepalive.next_heartbeat(self.heartbeat_s, entropy, now)
             effects += self._heartbeat(now)
         return effects + self.flush(now)
-
-    def _next_heartbeat(self, now: Instant) -> Instant:
-        # U(20, 30) s where 30 is asked for: never later, or a NAT forgets the mapping.
-        longest = self._heartbeat_s * SECOND
-        return Instant(now + longest * 2 // 3 + self._tools.entropy.jitter(longest // 3, now))
 
     def _lapsed(self, now: Instant) -> DownReason | None:
         config = self._tools.config
         if now - self.session.created >= config.reject_after_us:
             return DownReason.EXPIRED
-        if now - self.last_heard >= config.idle_us:
+        if now - self.last_heard >= keepalive.idle_limit(config.idle_us, self.heartbeat_s):
             return DownReason.IDLE
         unanswered = 0 if self._traffic is None else self._traffic.recovery.pto_count
         if unanswered >= PROBES_UNANSWERED_MAX and now - self.last_heard >= config.silence_us:

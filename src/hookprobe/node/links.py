@@ -20,6 +20,7 @@ from hookprobe.htp.effects import (
 )
 from hookprobe.htp.effects import Effect as TransportEffect
 from hookprobe.htp.endpoint import Endpoint
+from hookprobe.htp.messages import Vitals
 from hookprobe.htp.seams import PinnedPeer, RegisteredPeer
 from hookprobe.htp.traffic import Chunks
 from hookprobe.htp.trust import ATTESTATION, Level
@@ -146,6 +147,10 @@ class MeshLinks:
         if any(isinstance(effect, SendRefused) for effect in effects):
             return list(effects)
         return [MessageSent(peer, Channel.FILE, data), *self._absorb(effects, now)]
+
+    def report(self, vitals: Vitals) -> None:
+        """Set what our next heartbeats say about this node."""
+        self._endpoint.report(vitals)
 
     def chunk_room(self, peer: NodeId) -> int:
         """Return how many bytes of chunks are taken now; -1 without a session."""

@@ -66,6 +66,7 @@ from hookprobe.runtime.keystore import read_roots
 from hookprobe.runtime.log_publisher import LogPublisher
 from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.runtime.outside import Outside
+from hookprobe.runtime.power import read_battery
 from hookprobe.runtime.record_desk import RecordDesk
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
@@ -77,6 +78,7 @@ from hookprobe.wire.instant import MILLISECOND, SECOND, Duration
 
 TAIL_EVERY_S = 0.05
 STATUS_EVERY_S = 1.0
+POWER_EVERY_S = 60.0
 HEADER_LINE_MAX_BYTES = 1 << 16
 HEADER_LINES_MAX = 64
 
@@ -388,6 +390,7 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
     chores += [asyncio.create_task(chore()) for chore in process.chores]
     chores += [_answer(process, name, perform) for name, perform in process.desks.items()]
     if isinstance(node, EdgeNode):
+        chores.append(asyncio.create_task(_tell_power(node)))
         chores += [
             asyncio.create_task(_follow(process, node, path, sensors.start))
             for path in sensors.files
@@ -412,6 +415,12 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
 def _answer(process: _Process, name: str, perform: control.Perform) -> asyncio.Task[None]:
     listener = control.bind(process.state, name)
     return asyncio.create_task(control.serve(listener, perform))
+
+
+async def _tell_power(node: EdgeNode) -> None:
+    while True:
+        node.receive_battery(read_battery())
+        await asyncio.sleep(POWER_EVERY_S)
 
 
 async def _follow(process: _Process, node: EdgeNode, path: str, start: str) -> None:

@@ -40,6 +40,7 @@ from hookprobe.htp.effects import (
     SessionUp,
     Transmit,
 )
+from hookprobe.htp.meters import SessionMeter
 from hookprobe.node.build import Documents, Parts, build_endpoint
 from hookprobe.runtime import folders
 from hookprobe.runtime.clock import Clock
@@ -159,6 +160,10 @@ class AsyncHookProbeTransport:
     def peers(self) -> tuple[NodeId, ...]:
         """The peers with a live session, sorted."""
         return self._endpoint.peers
+
+    def sessions(self) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
+        return self._endpoint.sessions(self._clock.now())
 
     # -- messages -------------------------------------------------------------------------------
 
@@ -346,6 +351,14 @@ class HookProbeTransport:
     def peers(self) -> tuple[NodeId, ...]:
         """The peers with a live session, sorted."""
         return self._inner.peers
+
+    def sessions(self) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
+
+        async def ask() -> list[SessionMeter]:
+            return self._inner.sessions()
+
+        return self._run(ask())
 
     def send_data(
         self,
