@@ -335,6 +335,7 @@ class Endpoint:
         names = SessionNames(dial.peer.node, True, *tokens, accepted.suite)
         session = Session(accepted.keys, names, self._ciphers, self._config.failed_open_max, now)
         session.resonance = accepted.beacon
+        self._tools.note_keys(accepted.keys, accepted.edge_token, body.validator_token)
         self._table.register(session)
         link = self._links.get(names.peer)
         effects: list[Effect] = []

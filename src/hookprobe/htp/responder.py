@@ -314,6 +314,7 @@ class Responder:
         names = SessionNames(
             case.body.node, False, token, case.exchange.edge_token, b"", case.exchange.suite
         )
+        self._tools.note_keys(keys, names.remote_token, token)
         session = Session(keys, names, self._ciphers, config.failed_open_max, now)
         session.resonance = case.body.resonance
         checked = None if registered.w_fingerprints is None else case.body.fingerprint

@@ -10,7 +10,7 @@ from hookprobe.crypto.agreement import AgreementKey, Kem
 from hookprobe.crypto.signing import SignatureScheme, Signer
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
-from hookprobe.htp.keys import Entropy
+from hookprobe.htp.keys import Entropy, SessionKeys
 from hookprobe.htp.trust import FullTrust, TrustSource
 from hookprobe.wire.identifiers import NodeId
 
@@ -113,6 +113,14 @@ class LocalIdentity:
     worker: Worker = Worker()
 
 
+class KeyLog(Protocol):
+    """Where keys are written down, if an operator ordered that."""
+
+    def note(self, token: bytes, key: bytes, salt: bytes) -> None:
+        """Take the key of session packets that carry `token`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Seams:
     """The collaborators of an endpoint."""
@@ -123,6 +131,7 @@ class Seams:
     signatures: SignatureScheme
     kem: Kem
     trust: TrustSource = field(default_factory=FullTrust)
+    keylog: KeyLog | None = None
 
 
 class LinkTools(NamedTuple):
@@ -131,3 +140,10 @@ class LinkTools(NamedTuple):
     config: HtpConfig
     seams: Seams
     entropy: Entropy
+
+    def note_keys(self, keys: SessionKeys, dialler_token: bytes, answerer_token: bytes) -> None:
+        """Write a new session's keys down, where that was ordered."""
+        keylog = self.seams.keylog
+        if keylog is not None:
+            keylog.note(answerer_token, keys.dialler_key, keys.dialler_salt)
+            keylog.note(dialler_token, keys.answerer_key, keys.answerer_salt)

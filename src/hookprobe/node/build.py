@@ -25,7 +25,7 @@ from hookprobe.errors import LocalError, VerificationError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
 from hookprobe.htp.endpoint import Endpoint
-from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
+from hookprobe.htp.seams import KeyLog, LocalIdentity, PinnedPeer, Seams
 from hookprobe.htp.trust import FullTrust, TrustSource
 from hookprobe.identity import directory as directories
 from hookprobe.identity.directory import Device, Directory, parse_address
@@ -102,7 +102,7 @@ class Parts:
     """What the host contributes.
 
     `history` is needed by edges of a mesh with a verifier; `tpm_roots` are makers' certificates
-    (DER) that a verifier believes.
+    (DER) that a verifier believes. `keylog` gets the keys of sessions where that was ordered.
     """
 
     reader: StoreReader
@@ -110,6 +110,7 @@ class Parts:
     now: Instant
     history: DeviceHistory | None = None
     tpm_roots: tuple[bytes, ...] = ()
+    keylog: KeyLog | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,5 +359,6 @@ def _endpoint(
         signatures=SCHEMES.signatures,
         kem=MlKem(),
         trust=peers.trust,
+        keylog=parts.keylog,
     )
     return Endpoint(config, identity, seams, parts.random_bytes, parts.now)

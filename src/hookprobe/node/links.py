@@ -21,6 +21,7 @@ from hookprobe.htp.effects import (
 from hookprobe.htp.effects import Effect as TransportEffect
 from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.messages import Vitals
+from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.seams import PinnedPeer, RegisteredPeer
 from hookprobe.htp.traffic import Chunks
 from hookprobe.htp.trust import ATTESTATION, Level
@@ -147,6 +148,10 @@ class MeshLinks:
         if any(isinstance(effect, SendRefused) for effect in effects):
             return list(effects)
         return [MessageSent(peer, Channel.FILE, data), *self._absorb(effects, now)]
+
+    def sessions(self, now: Instant) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
+        return self._endpoint.sessions(now)
 
     def report(self, vitals: Vitals) -> None:
         """Set what our next heartbeats say about this node."""

@@ -1,10 +1,13 @@
 """What the host runs on, for the energy that heartbeats cost: /sys/class/power_supply."""
 
+import asyncio
 from pathlib import Path
 
 from hookprobe.htp.keepalive import ON_MAINS
+from hookprobe.node.edge import EdgeNode
 
 SUPPLIES = Path("/sys/class/power_supply")
+POWER_EVERY_S = 60.0
 _SIZE_MAX = 64
 
 
@@ -29,3 +32,10 @@ def _read(path: Path) -> str:
             return file.read(_SIZE_MAX).decode(errors="replace").strip()
     except OSError:
         return ""
+
+
+async def tell_power(node: EdgeNode) -> None:
+    """Keep an edge informed."""
+    while True:
+        node.receive_battery(read_battery())
+        await asyncio.sleep(POWER_EVERY_S)
