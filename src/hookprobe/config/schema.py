@@ -285,6 +285,12 @@ KEYS = (
     Key("identity.tpm", _text, "", "this host's TPM, as device:/dev/tpmrm0; empty: none"),
     Key("htp.listen", _addresses, ("0.0.0.0:4719",), "the UDP address; port 0: any free one"),
     Key("htp.retry_initial_ms", _integer(50, 60_000), 1_000, "first step of dialling again, ms"),
+    Key(
+        "htp.ghost_bytes_per_s",
+        _integer(0, 1_000_000),
+        0,
+        "GHOST mode: all that leaves, at this mean rate, talk or not; 0: off",
+    ),
     Key("htp.keylog", _text, "", "SECRET session keys go here, for `inspect --keys`; empty: no"),
     Key("htp.qlog", _text, "", "file for a qlog trace of the sessions with one peer; empty: none"),
     Key("htp.qlog_peer", _text, "", "whose sessions htp.qlog traces"),

@@ -29,6 +29,7 @@ from hookprobe.htp.effects import (
     SessionUp,
     Transmit,
 )
+from hookprobe.htp.ghost import make_link, make_session
 from hookprobe.htp.handshake import (
     CAPABILITY_CONTINUE,
     Accepted,
@@ -49,12 +50,7 @@ from hookprobe.htp.messages import (
     encode_heartbeat,
 )
 from hookprobe.htp.meters import SessionMeter, measure
-from hookprobe.htp.packet import (
-    ZERO_TOKEN,
-    Header,
-    PacketType,
-    decode_header,
-)
+from hookprobe.htp.packet import ZERO_TOKEN, Header, Mode, PacketType, decode_header
 from hookprobe.htp.path import Arrival
 from hookprobe.htp.reset import StatelessReset, is_reset
 from hookprobe.htp.responder import Responder, has_precedence
@@ -155,13 +151,15 @@ class Endpoint:
             return []
         return link.close(CloseCode.NORMAL, now) + self._end(link, DownReason.CLOSED_HERE, now)
 
-    def send(self, peer: NodeId, channel: Channel, data: bytes, now: Instant) -> list[Effect]:
-        """Queue a message and send what can be sent at once.
+    def send(
+        self, peer: NodeId, channel: Channel, data: bytes, now: Instant, mode: Mode = Mode.NORMAL
+    ) -> list[Effect]:
+        """Queue a message and send what can be sent at once; BURST does not wait for pacing.
 
         Raises:
             LocalError: The message is larger than 1 MiB.
         """
-        return self._offer(peer, channel, lambda one: one.offer(channel, data), now)
+        return self._offer(peer, channel, lambda one: one.offer(channel, data, mode), now)
 
     def send_datagram(
         self, peer: NodeId, channel: Channel, data: bytes, now: Instant
@@ -333,7 +331,7 @@ class Endpoint:
         body = accepted.body
         tokens = (accepted.edge_token, body.validator_token, body.reset_token)
         names = SessionNames(dial.peer.node, True, *tokens, accepted.suite)
-        session = Session(accepted.keys, names, self._ciphers, self._config.failed_open_max, now)
+        session = make_session(accepted.keys, names, self._ciphers, self._config, now)
         session.resonance = accepted.beacon
         self._tools.note_keys(accepted.keys, accepted.edge_token, body.validator_token)
         self._table.register(session)
@@ -392,7 +390,7 @@ class Endpoint:
     def _open_link(
         self, session: Session, address: Address, fingerprint: bytes | None, now: Instant
     ) -> Link:
-        link = Link(session, address, fingerprint, self._tools, now)
+        link = make_link(session, address, fingerprint, self._tools, now)
         if session.names.dialled:
             link.vitals = self._vitals
         self._links[link.peer] = link

@@ -48,6 +48,7 @@ from hookprobe.htp.packet import (
     FLAG_UNRELIABLE,
     SEALED_OVERHEAD_BYTES,
     ZERO_TOKEN,
+    Mode,
     PacketType,
     check_session_header,
 )
@@ -57,6 +58,7 @@ from hookprobe.htp.seams import LinkTools
 from hookprobe.htp.session import Opened, Session
 from hookprobe.htp.traffic import Beacon, Content, Datagram, Ping, SizeProbe, Traffic
 from hookprobe.htp.trust import Level, Standing
+from hookprobe.htp.veil import unveil
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Duration, Instant
 
@@ -221,6 +223,8 @@ class Link:
         Raises:
             RemoteError: The authenticated peer broke the protocol; the link has to end.
         """
+        if opened.header.mode == Mode.GHOST:
+            opened = unveil(opened)
         header, now = opened.header, arrival.now
         kind = header.kind
         if kind is not PacketType.DATA or header.flags != FLAG_ACK_ELICITING or header.mode:
@@ -386,7 +390,7 @@ class Link:
     def _send_content(self, content: Fragment | Datagram, flight: Flight, now: Instant) -> Transmit:
         number = self.session.next_number
         if isinstance(content, Fragment):
-            tail = content.frag_index << 8 | content.frag_last
+            tail = content.message.mode << 16 | content.frag_index << 8 | content.frag_last
             sequence, payload = content.message.sequence, content.payload()
         else:
             tail, sequence, payload = FLAG_UNRELIABLE << 24, 0, content.payload

@@ -30,6 +30,7 @@ class SessionMeter(NamedTuple):
         round_trip_us: Smoothed; 0: not known yet.
         window_bytes: Congestion window of what somebody waits for.
         in_flight_bytes: What of it is on the way.
+        held_bytes: Of messages that were not acknowledged yet, sent or not.
         datagram_bytes: The size that the path is known to carry.
         trust: In 1/65535.
         level: What that permits.
@@ -50,6 +51,7 @@ class SessionMeter(NamedTuple):
     round_trip_us: int
     window_bytes: int
     in_flight_bytes: int
+    held_bytes: int
     datagram_bytes: int
     trust: int
     level: int
@@ -75,6 +77,7 @@ def measure(link: Link, now: Instant) -> SessionMeter:
         round_trip_us=traffic.recovery.rtt if traffic else 0,
         window_bytes=traffic.foreground.window if traffic else 0,
         in_flight_bytes=traffic.foreground.in_flight if traffic else 0,
+        held_bytes=traffic.outbox.held if traffic else 0,
         datagram_bytes=traffic.mtu.size if traffic else DATAGRAM_BYTES,
         trust=standing.trust,
         level=standing.level.value,

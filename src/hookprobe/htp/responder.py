@@ -45,6 +45,7 @@ from hookprobe.htp.exchange import (
     signed_statement,
     split_message,
 )
+from hookprobe.htp.ghost import make_session
 from hookprobe.htp.handshake import CAPABILITY_CONTINUE
 from hookprobe.htp.keys import derive_session_keys, key_id, reset_token
 from hookprobe.htp.link import Link
@@ -315,7 +316,7 @@ class Responder:
             case.body.node, False, token, case.exchange.edge_token, b"", case.exchange.suite
         )
         self._tools.note_keys(keys, names.remote_token, token)
-        session = Session(keys, names, self._ciphers, config.failed_open_max, now)
+        session = make_session(keys, names, self._ciphers, config, now)
         session.resonance = case.body.resonance
         checked = None if registered.w_fingerprints is None else case.body.fingerprint
         pending = Pending(session, address, checked, case.expires, continues)

@@ -8,7 +8,7 @@ A peer without full trust (`htp.trust`) is in reach of the rooms of attestation 
 
 from collections.abc import Mapping, Sequence
 
-from hookprobe.htp.channels import Channel
+from hookprobe.htp.channels import ALERTS, Channel
 from hookprobe.htp.effects import (
     Address,
     LevelChanged,
@@ -22,6 +22,7 @@ from hookprobe.htp.effects import Effect as TransportEffect
 from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.messages import Vitals
 from hookprobe.htp.meters import SessionMeter
+from hookprobe.htp.packet import Mode
 from hookprobe.htp.seams import PinnedPeer, RegisteredPeer
 from hookprobe.htp.traffic import Chunks
 from hookprobe.htp.trust import ATTESTATION, Level
@@ -122,7 +123,9 @@ class MeshLinks:
             match effect:
                 case Outgoing(peer, channel, data):
                     carried.append(MessageSent(peer, channel, data))
-                    carried += self._absorb(self._endpoint.send(peer, channel, data, now), now)
+                    mode = Mode.BURST if channel in ALERTS else Mode.NORMAL
+                    sent = self._endpoint.send(peer, channel, data, now, mode)
+                    carried += self._absorb(sent, now)
                 case HangUp(peer, until):
                     carried += self._absorb(self._endpoint.close(peer, now), now)
                     if peer in self._dials:

@@ -125,6 +125,8 @@ def settings_of(config: Config) -> Settings:
     )
     answering = config.text("dsm.node.role") in {"validator", "verifier"}
     transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
+    if config.integer("htp.ghost_bytes_per_s"):
+        transport = transport.ghosting(config.integer("htp.ghost_bytes_per_s"))
     incidents = IncidentConfig(idle_us=config.integer("sensors.idle_ms") * MILLISECOND)
     home = config.texts("sensors.home_networks") or HOME_NETWORKS
     detection = DetectionConfig(home_networks=home, incidents=incidents)

@@ -6,6 +6,7 @@ from tests.unit.htp.htp_pair import Host, World
 
 from hookprobe.errors import MalformedError
 from hookprobe.htp.channels import Channel
+from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import SessionRenewed
 from hookprobe.htp.explain import explain
 from hookprobe.htp.keylog import NOTICE, KeyRing, format_line
@@ -25,10 +26,10 @@ class Pages:
         self.text += format_line(token, key, salt)
 
 
-def noted(which: str) -> tuple[World, Host, Host, Pages]:
+def noted(which: str, config: HtpConfig | None = None) -> tuple[World, Host, Host, Pages]:
     """A pair of which one end writes its keys down."""
     world = World()
-    edge, validator = world.add("edge-1"), world.add("validator-1")
+    edge, validator = world.add("edge-1", config), world.add("validator-1", config)
     pages, host = Pages(), {"edge": edge, "validator": validator}[which]
     old = host.seams
     host.seams = Seams(
@@ -57,6 +58,20 @@ def test_either_end_writes_what_opens_both_directions(which: str) -> None:
         rows = explain(data, opened)
         assert not any(row.field == "sealed" for row in rows)
         assert sum(row.length for row in rows) == len(data)
+
+
+def test_behind_the_veil_of_ghost() -> None:
+    world, edge, _, pages = noted("edge", HtpConfig().ghosting(24_000))
+    ring = KeyRing(pages.text)
+    kinds = set()
+    for _, _, data in world.wire:
+        opened = ring.open(data)
+        if opened is not None:
+            rows = explain(data, opened)
+            assert sum(row.length for row in rows) == len(data)
+            kinds |= {row.value for row in rows if row.field == "hidden_type"}
+    assert kinds == {"HEARTBEAT", "ACK"}
+    assert edge.endpoint.peers
 
 
 def test_without_the_order_nothing_is_written() -> None:
