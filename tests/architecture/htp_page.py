@@ -1,4 +1,4 @@
-"""The tables of docs/protocol/htp.md, made from the code's own, and its conditions from the tests."""
+"""The tables of docs/protocol/htp.md from the code's own, and its conditions from the tests."""
 
 import dataclasses
 import re
