@@ -25,8 +25,6 @@ PROGRAMS = {  # program: Debian packages
     "systemd-analyze": ("systemd",),
     "faketime": ("faketime",),
     "gcc": ("gcc", "libc6-dev"),
-    "ip": ("iproute2",),
-    "nft": ("nftables",),
 }
 COMPILING = ("gcc", "libc6-dev", "libtss2-dev", "pkg-config", "python3-dev")
 ROOT = Path(__file__).resolve().parents[1]

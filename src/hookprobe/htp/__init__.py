@@ -11,6 +11,7 @@ FACES = {
     "FileOperation": "hookprobe.htp.transfer_codec:FileOperation",
     "HTPFileTransfer": "hookprobe.runtime.file_transfer:HTPFileTransfer",
     "HookProbeTransport": "hookprobe.runtime.transport:HookProbeTransport",
+    "SwarmCollector": "hookprobe.htp.swarm:SwarmCollector",
     "MessageType": "hookprobe.htp.packet:PacketType",
 }
 

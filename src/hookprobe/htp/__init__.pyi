@@ -1,4 +1,5 @@
 from hookprobe.htp.packet import PacketType as MessageType
+from hookprobe.htp.swarm import SwarmCollector as SwarmCollector
 from hookprobe.htp.transfer_codec import FileOperation as FileOperation
 from hookprobe.runtime.file_transfer import HTPFileTransfer as HTPFileTransfer
 from hookprobe.runtime.transport import AsyncHookProbeTransport as AsyncHookProbeTransport
@@ -13,4 +14,5 @@ __all__ = [
     "HTPFileTransfer",
     "HookProbeTransport",
     "MessageType",
+    "SwarmCollector",
 ]

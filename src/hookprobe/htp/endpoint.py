@@ -39,6 +39,7 @@ from hookprobe.htp.handshake import (
     PhaseEvent,
     Rejected,
 )
+from hookprobe.htp.keepalive import obey
 from hookprobe.htp.keys import Entropy
 from hookprobe.htp.link import Link
 from hookprobe.htp.messages import (
@@ -347,7 +348,7 @@ class Endpoint:
             link = self._open_link(session, dial.peer.address, None, now)
             effects.append(SessionUp(names.peer, link.address, True, names.suite))
         effects += link.standing.hear(body.trust)
-        link.ask_heartbeat(body.heartbeat_s)
+        link.heartbeat_s = obey(body.heartbeat_s, link.heartbeat_s)
         link.datagram_max_bytes = min(link.datagram_max_bytes, body.max_udp)
         if accepted.round_trip_us is not None:
             link.seed_rtt(accepted.round_trip_us, now)

@@ -11,6 +11,8 @@ NAT is quicker; one on battery is asked for up to 60 s, and for up to 120 s at h
 what costs it most. What was forgotten once is believed for an hour, because networks change.
 """
 
+from hookprobe.htp.config import HtpConfig
+from hookprobe.htp.effects import DownReason
 from hookprobe.htp.keys import Entropy
 from hookprobe.wire.instant import HOUR, SECOND, Duration, Instant
 
@@ -21,10 +23,11 @@ HALF_CHARGE = 50
 EASY_S = 60
 CLOSE_ENOUGH_S = 4
 BELIEVED_US = HOUR
+PROBES_UNANSWERED_MAX = 3
 SILENCES_LOST = 3  # a session outlives as many heartbeats
 
 
-def next_heartbeat(longest_s: int, entropy: Entropy, now: Instant) -> Instant:
+def next_beat(longest_s: int, entropy: Entropy, now: Instant) -> Instant:
     """Return when to speak next: U(20, 30) s where 30 is asked for.
 
     Never later, or a NAT forgets the mapping; and never to a beat, which would tell who it is.
@@ -36,6 +39,32 @@ def next_heartbeat(longest_s: int, entropy: Entropy, now: Instant) -> Instant:
 def idle_limit(idle_us: int, asked_s: int) -> int:
     """Return the silence after which a peer is forgotten."""
     return max(idle_us, SILENCES_LOST * asked_s * SECOND)
+
+
+def lapsed(
+    config: HtpConfig, ages_us: tuple[int, int], unanswered: int, asked_s: int
+) -> DownReason | None:
+    """Return why a session is over, if time has ended it.
+
+    Args:
+        config: The limits.
+        ages_us: Of its keys, and of the peer's last packet.
+        unanswered: Probes of ours in a row.
+        asked_s: The longest gap between heartbeats.
+    """
+    keys_us, silent_us = ages_us
+    if keys_us >= config.reject_after_us:
+        return DownReason.EXPIRED
+    if silent_us >= idle_limit(config.idle_us, asked_s):
+        return DownReason.IDLE
+    if unanswered >= PROBES_UNANSWERED_MAX and silent_us >= config.silence_us:
+        return DownReason.SILENT
+    return None
+
+
+def obey(asked_s: int, before_s: int) -> int:
+    """Return the gap that the answering end asks for, as far as it may."""
+    return asked_s if asked_s in ASKED_S else before_s
 
 
 def begin(usual_s: int, battery: int, *, lost: bool) -> "KeepAlive | None":

@@ -62,7 +62,6 @@ from hookprobe.htp.veil import unveil
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, Duration, Instant
 
-PROBES_UNANSWERED_MAX = 3
 STREAM_ID_BYTES = 6
 REKEY_AFTER_PACKETS = COUNTER_MAX - 2**20
 REJECT_AFTER_PACKETS = COUNTER_MAX - 2**10
@@ -135,8 +134,7 @@ class Link:
         self.retired_until = Instant(0)
         self.ended: DownReason | None = None
         self.last_heard = now
-        source = None if session.names.dialled else tools.seams.trust
-        self.standing = Standing(self.peer, source)
+        self.standing = Standing(self.peer, None if session.names.dialled else tools.seams.trust)
         self.vitals = Vitals()
         self._watch: BeaconWatch | None = None
         if not session.names.dialled:
@@ -177,11 +175,6 @@ class Link:
     def seed_rtt(self, round_trip_us: int, now: Instant) -> None:
         """Take the round trip of the handshake as a first sample."""
         self.traffic.recovery.seed_rtt(round_trip_us, now)
-
-    def ask_heartbeat(self, seconds: int) -> None:
-        """Adopt the gap that the answering end asks for, within 15 to 120 s."""
-        if seconds in keepalive.ASKED_S:
-            self.heartbeat_s = seconds
 
     @property
     def _reattest_at(self) -> Instant | None:
@@ -322,7 +315,7 @@ class Link:
             self.traffic.begin_path()
             effects.append(PeerMoved(self.peer, self.address))
         if self.session.names.dialled:  # nothing of this is ever taken from who dialled us
-            self.ask_heartbeat(ack.heartbeat_s)
+            self.heartbeat_s = keepalive.obey(ack.heartbeat_s, self.heartbeat_s)
             self.renewal_due = self.renewal_due or bool(ack.flags & ACK_REATTEST)
             effects += self.standing.hear(ack.trust)
         return effects
@@ -342,8 +335,10 @@ class Link:
     def flush(self, now: Instant) -> list[Effect]:
         """Send what congestion control, the credit and the path allow; then a due ACK."""
         out: list[Effect] = []
-        if self.session.next_number >= REKEY_AFTER_PACKETS:
-            self._wear()
+        if self.session.next_number >= REKEY_AFTER_PACKETS:  # numbers run out
+            self.renewal_due = True
+            if self.session.next_number >= REJECT_AFTER_PACKETS:  # and renewal came to nothing
+                self.ended = DownReason.EXPIRED
         if self._traffic is not None and self.ended is None:
             self._send_traffic(self._traffic, out, now)
         due = self._ack_deadline()
@@ -351,12 +346,6 @@ class Link:
             out += self.regrade(now)
             out.append(self._send_ack(now))
         return out
-
-    def _wear(self) -> None:
-        """Renew keys whose packet numbers run out; end the session if that came to nothing."""
-        self.renewal_due = True
-        if self.session.next_number >= REJECT_AFTER_PACKETS:
-            self.ended = DownReason.EXPIRED
 
     def _ack_deadline(self) -> Instant | None:
         # An acknowledgement that an unproven path has no room for waits for the path, not a timer.
@@ -485,23 +474,16 @@ class Link:
         if self._traffic is not None and self._traffic.handle_timeout(now):
             effects += self._send_probe(self._traffic, now)
         if self._heartbeat_at is not None and now >= self._heartbeat_at:
-            entropy = self._tools.entropy
-            self._heartbeat_at = keepalive.next_heartbeat(self.heartbeat_s, entropy, now)
+            self._heartbeat_at = keepalive.next_beat(self.heartbeat_s, self._tools.entropy, now)
             effects += self._heartbeat(now)
         return effects + self.flush(now)
 
     def _lapsed(self, now: Instant) -> DownReason | None:
-        config = self._tools.config
-        if now - self.session.created >= config.reject_after_us:
-            return DownReason.EXPIRED
-        if now - self.last_heard >= keepalive.idle_limit(config.idle_us, self.heartbeat_s):
-            return DownReason.IDLE
+        ages_us = (now - self.session.created, now - self.last_heard)
         unanswered = 0 if self._traffic is None else self._traffic.recovery.pto_count
-        if unanswered >= PROBES_UNANSWERED_MAX and now - self.last_heard >= config.silence_us:
-            return DownReason.SILENT
-        if self._reattest_at is not None and now >= self._reattest_at:
-            return DownReason.RESONANCE
-        return None
+        gone = keepalive.lapsed(self._tools.config, ages_us, unanswered, self.heartbeat_s)
+        due = self._reattest_at
+        return DownReason.RESONANCE if gone is None and due is not None and now >= due else gone
 
     def _send_probe(self, traffic: Traffic, now: Instant) -> list[Effect]:
         """After a probe timeout, send the oldest content again whatever the window says."""

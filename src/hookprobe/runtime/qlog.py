@@ -141,6 +141,7 @@ class SessionTrace:
                 self._meters = found
                 if changed:
                     self._event("metrics_updated", changed)
+        self._file.flush()
 
     def _packet(self, name: str, data: bytes, now: Instant) -> None:
         try:
@@ -168,10 +169,6 @@ class SessionTrace:
         if self._size + len(text) <= TRACE_MAX_BYTES:
             self._size += len(text)
             self._file.write(text)
-
-    def flush(self) -> None:
-        """Hand to the host what was written."""
-        self._file.flush()
 
     def close(self) -> None:
         self._file.close()

@@ -63,7 +63,7 @@ from hookprobe.runtime.file_pump import Room
 from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.folders import NodeFolder
-from hookprobe.runtime.keylog import KeyLogFile, open_keylog
+from hookprobe.runtime.keylog import open_keylog
 from hookprobe.runtime.keystore import read_roots
 from hookprobe.runtime.log_publisher import LogPublisher
 from hookprobe.runtime.logs import JsonLog, Level
@@ -216,7 +216,8 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
     store = SqliteStore(state)
     egress, keylog = _egress(config), open_keylog(config, log)
     try:
-        built = _build(role, config, folder, (store, keylog))
+        parts = Parts(store, secrets.token_bytes, Clock().now(), keylog=keylog)
+        built = _build(role, config, folder, parts)
         process = _join(built, config, folder, log, (store, egress))
         log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
         port = process.outside.start()
@@ -315,17 +316,10 @@ def _egress(config: Config) -> EgressRecord | None:
     return EgressRecord(config.folder / path) if path else None
 
 
-def _build(
-    role: str,
-    config: Config,
-    folder: NodeFolder,
-    kept: tuple[SqliteStore, KeyLogFile | None],
-) -> _Built:
-    store, keylog = kept
+def _build(role: str, config: Config, folder: NodeFolder, parts: Parts) -> _Built:
     papers = (folder.enrolment, folder.genesis, folder.directory)
     documents = Documents(folder.secrets, *papers, folder.spare_voting)
     settings = settings_of(config)
-    parts = Parts(store, secrets.token_bytes, Clock().now(), keylog=keylog)
     match role:
         case "edge":
             machine = machine_of(config, folder.secrets)
@@ -496,10 +490,8 @@ def _write_board(process: _Process) -> None:
     process.outside.count()
     with contextlib.suppress(HostError):
         now = process.clock.now()
-        meters = process.sessions(now)
+        process.board.sessions = process.sessions(now)
         if process.driver.trace is not None:
-            process.driver.trace.measured(meters)
-            process.driver.trace.flush()
-        process.board.sessions = meters
+            process.driver.trace.measured(process.board.sessions)
         document = process.board.document(now, process.socket.sent_bytes)
         status.write(process.state, document)

@@ -41,6 +41,7 @@ from hookprobe.htp.effects import (
     Transmit,
 )
 from hookprobe.htp.meters import SessionMeter
+from hookprobe.htp.swarm import SET_BYTES, SwarmSender
 from hookprobe.node.build import Documents, Parts, build_endpoint
 from hookprobe.runtime import folders
 from hookprobe.runtime.clock import Clock
@@ -56,6 +57,7 @@ from hookprobe.wire.identifiers import NodeId, parse_node_id
 
 WAITING_MAX = 1024
 SEND_WAIT_S = 30.0
+SWARM_WAIT_S = 300.0
 _RETRY_S = 0.005
 _CLOSE_WAIT_S = 5.0
 _QUOTA_BYTES = 4 << 30
@@ -207,6 +209,37 @@ class AsyncHookProbeTransport:
             wait = min(left, _RETRY_S if reason is RefusedReason.QUEUE_FULL else left)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait)
+
+    async def send_swarm(
+        self,
+        messages: Sequence[bytes],
+        peers: Sequence[str] = (),
+        *,
+        channel: Channel = Channel.TER,
+        timeout: float = SWARM_WAIT_S,  # noqa: ASYNC109 (as above)
+    ) -> None:
+        """Send a set of messages over several sessions at once, until all of it has arrived.
+
+        Whoever collects them hands what it receives on that channel to a `SwarmCollector`.
+
+        Args:
+            messages: 65,536 at most.
+            peers: By whom; all that are connected if not given.
+            channel: On which channel.
+            timeout: Seconds for all of it.
+
+        Raises:
+            UnavailableError: It took longer.
+            LocalError: Nothing to send, or nobody to send by.
+        """
+        names = [NodeId(peer) for peer in peers] or [*self.peers]
+        sender = SwarmSender(secrets.token_bytes(SET_BYTES), channel, messages, names)
+        until = asyncio.get_running_loop().time() + timeout
+        while not sender.is_done:
+            self.execute(sender.drive(self._endpoint, self._clock.now()))
+            if asyncio.get_running_loop().time() >= until:
+                raise UnavailableError("send_swarm: not all of the set arrived in time")
+            await asyncio.sleep(_RETRY_S)
 
     def _target(self, peer: str | None) -> NodeId | None:
         peers = self._endpoint.peers
@@ -370,6 +403,18 @@ class HookProbeTransport:
     ) -> NodeId:
         """Send a message; see `AsyncHookProbeTransport.send_data`."""
         return self._run(self._inner.send_data(data, peer, channel=channel, timeout=timeout))
+
+    def send_swarm(
+        self,
+        messages: Sequence[bytes],
+        peers: Sequence[str] = (),
+        *,
+        channel: Channel = Channel.TER,
+        timeout: float = SWARM_WAIT_S,
+    ) -> None:
+        """Send a set of messages; see `AsyncHookProbeTransport.send_swarm`."""
+        sending = self._inner.send_swarm(messages, peers, channel=channel, timeout=timeout)
+        self._run(sending)
 
     def receive_data(self, timeout: float | None = None) -> Received | None:
         """Return the next message; None if none came within `timeout` seconds."""

@@ -13,8 +13,20 @@ from pathlib import Path
 import pytest
 
 import hookprobe.htp
-from hookprobe.errors import HookProbeError, HostError, LocalError, UnavailableError
-from hookprobe.htp import AsyncHookProbeTransport, FileOperation, HookProbeTransport, MessageType
+from hookprobe.errors import (
+    HookProbeError,
+    HostError,
+    LocalError,
+    MalformedError,
+    UnavailableError,
+)
+from hookprobe.htp import (
+    AsyncHookProbeTransport,
+    FileOperation,
+    HookProbeTransport,
+    MessageType,
+    SwarmCollector,
+)
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import HtpConfig
 from hookprobe.node import provision
@@ -190,6 +202,26 @@ def test_more_than_the_queue_holds_waits_for_who_reads(place: Place) -> None:
             assert received is not None
             assert received.data == text
         sender.join()
+
+
+def test_a_set_of_messages_is_collected_whole(place: Place) -> None:
+    letters = [b"%d" % number * 500 for number in range(400)]
+    sets: list[list[bytes]] = []
+    collector = SwarmCollector(lambda _, found: sets.append(found))
+    with place.both() as (validator, edge):
+        edge.send_data(b"first")
+        first = validator.receive_data(timeout=20)
+        assert first is not None
+        with pytest.raises(MalformedError):
+            collector.receive(first.data)
+        with pytest.raises(LocalError):
+            edge.send_swarm([])
+        edge.send_swarm(letters, [VALIDATOR], timeout=30)
+        while not sets:
+            received = validator.receive_data(timeout=20)
+            assert received is not None
+            collector.receive(received.data)
+    assert sets == [letters]
 
 
 def test_an_interrupted_receive_takes_no_message(place: Place) -> None:
