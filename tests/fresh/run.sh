@@ -20,7 +20,7 @@ fi
 
 root=$(mktemp -d)
 cleanup() {
-  for place in proc dev sys; do
+  for place in run/netns proc dev sys; do
     mountpoint -q "$root/$place" && umount -l "$root/$place"
   done
   rm -rf --one-file-system "$root"

@@ -1,5 +1,9 @@
 """`hookprobe validator apply|approve|remove|status`: who decides, and orders that change it."""
 
+import contextlib
+import os
+import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -8,8 +12,12 @@ from hookprobe.cli.asking import ask
 from hookprobe.cli.configuration import config_option, form_option
 from hookprobe.cli.output import emit, emit_one, message
 from hookprobe.cli.run import validator
+from hookprobe.config.load import load
 from hookprobe.dsm.notes import NOTE_MAX_BYTES
-from hookprobe.runtime.keystore import read_file
+from hookprobe.identity.secrets import SECRET_BYTES
+from hookprobe.runtime import folders
+from hookprobe.runtime.keystore import load_secrets, read_file, save_secrets
+from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.runtime.validator_desk import SOCKET_FILE
 from hookprobe.wire import canonical
 from hookprobe.wire.canonical import JsonObject
@@ -35,9 +43,12 @@ def status(path: Path | None, form: str | None) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A file to publish with the application, at most 3 KiB; the ledger does not judge it.",
 )
-def apply(path: Path | None, form: str | None, attestation: Path | None) -> None:
-    """Apply for a seat among the validators, or, being one, for the keys of this folder."""
+@click.option("--spare", is_flag=True, help="For voting with the spare key; see `rotate`.")
+def apply(path: Path | None, form: str | None, attestation: Path | None, spare: bool) -> None:
+    """Apply for a seat among the validators, or, being one, for other keys."""
     request: JsonObject = {"op": "apply"}
+    if spare:
+        request["spare"] = True
     if attestation is not None:
         request["attestation"] = read_file(attestation, limit=_ATTESTATION_MAX_BYTES).hex()
     _order(path, form, request)
@@ -87,3 +98,29 @@ def revoke(path: Path | None, form: str | None, document: Path) -> None:
     """Write the authority's revocation in DOCUMENT on chain (see `hookprobe init revocation`)."""
     body = canonical.decode_object(read_file(document, limit=_REVOCATION_MAX_BYTES))
     _order(path, form, {"op": "revoke", "body": body})
+
+
+@validator.command()
+@config_option
+def rotate(path: Path | None) -> None:
+    """Make a spare voting key, or exchange the two; the validator must not run.
+
+    With the spare at hand the validator runs as before. `apply --spare` has the set name it, two
+    epochs later; from then on votes are made with it. Then `rotate` once more makes it the main
+    key. The old one stays as the spare: remove voting.spare when the set has changed.
+    """
+    settings = load(path, os.environ, {})
+    folder = settings.file("identity.path")
+    with contextlib.closing(SqliteStore(settings.file("state.path"))):
+        ours, spare = load_secrets(folder), folders.read_spare(folder)
+        if not spare:
+            folders.write_spare(folder, secrets.token_bytes(SECRET_BYTES))
+            message(f"{folder / folders.SPARE_FILE}: made")
+            message("next: start the validator, then hookprobe validator apply --spare")
+            return
+        # Both keys stand in the spare file until both files are as they should be: a crash
+        # anywhere loses none.
+        folders.write_spare(folder, spare[0], ours.voting)
+        save_secrets(folder, replace(ours, voting=spare[0]))
+        folders.write_spare(folder, ours.voting)
+        message("exchanged: node.key votes with what was the spare")

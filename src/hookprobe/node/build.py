@@ -65,12 +65,19 @@ SCHEMES = Schemes(Ed25519(), Bls())
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """What a node's folder holds, as bytes and secrets."""
+    """What a node's folder holds, as bytes and secrets.
+
+    `spare_voting` are the seeds of other voting keys, for the time of a rotation.
+    """
 
     secrets: NodeSecrets
     enrolment: bytes
     genesis: bytes
     directory: bytes
+    spare_voting: tuple[bytes, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Documents(node={self.secrets.node!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,8 @@ def build_validator(documents: Documents, settings: Settings, parts: Parts) -> V
     ours = documents.secrets
     enrolment = parse_enrolment(canonical.decode_object(documents.enrolment))
     signer, voter = Ed25519Signer(ours.signing), BlsSigner(ours.voting)
-    keys = ValidatorKeys(ours.node, signer, voter, enrolment)
+    others = tuple((signer, BlsSigner(seed)) for seed in documents.spare_voting)
+    keys = ValidatorKeys(ours.node, signer, voter, enrolment, others)
     host = ChainHost(parts.reader, parts.random_bytes)
     ledger = ValidatorLedger(mesh.genesis, keys, SCHEMES, host, settings.ledger)
     dials = [_pinned(peer) for peer in mesh.directory.validators() if peer.node > ours.node]

@@ -4,6 +4,7 @@ A node's folder:
 
     hookprobe.yaml   its settings
     node.key         its secrets (0600)
+    voting.spare     a validator's other voting key, while it changes it (0600)
     enrolment.json   its certificate, signed by the mesh authority
     genesis.json     the mesh's genesis document
     directory.json   the signed directory
@@ -30,7 +31,7 @@ from hookprobe.identity.grant import (
     decode_grants,
     encode_grants,
 )
-from hookprobe.identity.secrets import NodeSecrets
+from hookprobe.identity.secrets import SECRET_BYTES, NodeSecrets
 from hookprobe.node.provision import Authority, Enrolled, Mesh
 from hookprobe.runtime.keystore import (
     load_secrets,
@@ -49,6 +50,7 @@ DIRECTORY_FILE = "directory.json"
 AUTHORITY_FILE = "authority.key"
 GRANTS_FILE = "grants.json"
 STATE_FOLDER = "state"
+SPARE_FILE = "voting.spare"
 _ENROLMENT_MAX_BYTES = 1 << 16
 
 
@@ -60,6 +62,7 @@ class NodeFolder:
     enrolment: bytes
     genesis: bytes
     directory: bytes
+    spare_voting: tuple[bytes, ...]
 
 
 def read_node(folder: Path, enrolment: Path | None = None) -> NodeFolder:
@@ -78,7 +81,29 @@ def read_node(folder: Path, enrolment: Path | None = None) -> NodeFolder:
         enrolment=read_file(enrolment or folder / ENROLMENT_FILE, limit=_ENROLMENT_MAX_BYTES),
         genesis=read_file(folder / GENESIS_FILE, limit=GENESIS_MAX_BYTES),
         directory=read_file(folder / DIRECTORY_FILE, limit=DIRECTORY_MAX_BYTES),
+        spare_voting=read_spare(folder),
     )
+
+
+def read_spare(folder: Path) -> tuple[bytes, ...]:
+    """Return the seeds of the spare voting keys; none outside of a rotation.
+
+    Raises:
+        HostError: Readable by others.
+        MalformedError: Not a key; its content is never quoted.
+    """
+    path = folder / SPARE_FILE
+    if not path.exists():
+        return ()
+    data = read_private(path)
+    if len(data) not in {SECRET_BYTES, 2 * SECRET_BYTES}:
+        raise MalformedError(f"{path}: not one or two voting keys")
+    return tuple(data[at : at + SECRET_BYTES] for at in range(0, len(data), SECRET_BYTES))
+
+
+def write_spare(folder: Path, *seeds: bytes) -> None:
+    """Write the spare voting keys, readable by their owner only."""
+    write_atomically(folder / SPARE_FILE, b"".join(seeds), mode=0o600)
 
 
 def make_folder(folder: Path) -> None:

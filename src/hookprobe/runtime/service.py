@@ -317,7 +317,8 @@ def _egress(config: Config) -> EgressRecord | None:
 
 
 def _build(role: str, config: Config, folder: NodeFolder, parts: Parts) -> _Built:
-    documents = Documents(folder.secrets, folder.enrolment, folder.genesis, folder.directory)
+    papers = (folder.enrolment, folder.genesis, folder.directory)
+    documents = Documents(folder.secrets, *papers, folder.spare_voting)
     settings = settings_of(config)
     match role:
         case "edge":

@@ -1,7 +1,7 @@
 """What `hookprobe validator` may ask of the running validator; see `runtime.control`.
 
     status                       the set, what is pending, how far the history goes
-    apply   [attestation]        ask to become a validator, or to use other keys
+    apply   [attestation, spare] ask to become a validator, or to vote with the spare key
     approve application          vote for an application, by its id
     remove  validator            vote to remove a validator; one's own name is a resignation
     revoke  body                 write an authority's revocation of a node on chain
@@ -134,8 +134,15 @@ class ValidatorDesk:
             if len(text) % 2 or text.strip("0123456789abcdef"):
                 raise MalformedError("attestation: lower-case hex digits are wanted")
             attestation = bytes.fromhex(text)
+        keys = self._node.ledger.keys
+        voter: VoteSigner = keys.vote_signer
+        if fields.has("spare") and fields.flag("spare"):
+            if not keys.spare:
+                raise LocalError(
+                    "there is no spare voting key", hint="hookprobe validator rotate, then restart"
+                )
+            voter = keys.spare[0][1]
         fields.finish()
-        voter: VoteSigner = self._node.ledger.keys.vote_signer
         return Apply(voter.public_key, voter.prove_possession(), attestation)
 
     def _approval(self, application: bytes) -> Approve:

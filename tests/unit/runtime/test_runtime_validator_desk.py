@@ -12,7 +12,7 @@ from hookprobe.dsm.governance import Approve, revoke
 from hookprobe.dsm.notes import WITNESS_KEY, Note, NoteKey, cosign, parse_note
 from hookprobe.dsm.store import Table
 from hookprobe.dsm.tree_log import NOTE_ROW, TreeLog, parse_tile_path, tile_path
-from hookprobe.errors import HookProbeError, MalformedError, RemoteError
+from hookprobe.errors import HookProbeError, LocalError, MalformedError, RemoteError
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.control import Row
 from hookprobe.runtime.log_publisher import LogPublisher
@@ -136,3 +136,10 @@ def test_an_authority_revokes_a_node_through_any_validator() -> None:
     order(desk, op="revoke", body=genuine.to_body())
     mesh.run(6)
     assert [item.node_id for item in mesh.hosts["validator-3"].of(NodeRevoked)] == ["edge-a"]
+
+
+def test_a_spare_key_must_be_there_to_be_asked_for() -> None:
+    mesh = MemoryMesh(())
+    mesh.run(3)
+    with pytest.raises(LocalError, match="no spare voting key"):
+        order(desk_of(mesh, "validator-1"), op="apply", spare=True)
