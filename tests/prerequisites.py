@@ -19,13 +19,13 @@ from pathlib import Path
 
 PROGRAMS = {  # program: Debian packages
     "suricata": ("suricata",),
+    "ip": ("iproute2",),
+    "nft": ("nftables",),
     "swtpm": ("swtpm", "libtss2-tcti-swtpm0"),
     "swtpm_setup": ("swtpm-tools",),
     "systemd-analyze": ("systemd",),
     "faketime": ("faketime",),
     "gcc": ("gcc", "libc6-dev"),
-    "ip": ("iproute2",),
-    "nft": ("nftables",),
     "initdb": ("postgresql",),
     "redis-server": ("redis-server",),
 }

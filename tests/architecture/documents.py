@@ -3,6 +3,8 @@
 import tomllib
 from pathlib import Path
 
+from tests.architecture import htp_page
+
 from hookprobe.config.schema import KEYS
 from hookprobe.runtime.metrics import METRICS
 from hookprobe.runtime.webhook_events import KINDS
@@ -100,6 +102,7 @@ def main() -> None:
     STATUS_PAGE.write_text(status_page(), encoding="utf-8")
     KEYS_PAGE.write_text(keys_page(), encoding="utf-8")
     EVENTS_PAGE.write_text(events_page(), encoding="utf-8")
+    htp_page.PAGE.write_text(htp_page.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

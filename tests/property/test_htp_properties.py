@@ -150,7 +150,7 @@ def test_clear_messages_round_trip(
 
 @SOME
 @given(st.binary(max_size=300))
-def test_decoders_raise_remote_errors_only(data: bytes) -> None:
+def test_44_decoders_raise_remote_errors_only(data: bytes) -> None:
     for decode in (decode_header, decode_body, decode_ack, decode_attest_body, decode_close,
                    decode_fragment, decode_heartbeat):  # fmt: skip
         try:
@@ -210,7 +210,7 @@ def hostile(draw: st.DrawFn) -> bytes:
 
 @settings(deadline=None, derandomize=True, max_examples=800)
 @given(hostile(), st.sampled_from([STRANGER, EDGE.address, VALIDATOR.address]))
-def test_any_bytes_raise_nothing_and_no_stranger_is_sent_more_than_it_sent(
+def test_44_any_bytes_raise_nothing_and_no_stranger_is_sent_more_than_it_sent(
     data: bytes, source: Address
 ) -> None:
     for host in (EDGE, VALIDATOR):
@@ -277,7 +277,7 @@ STEP = st.sampled_from(
 
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(st.lists(STEP, min_size=5, max_size=25), st.integers(0, 999))
-def test_any_order_of_events_ends_connected_and_never_repeats_or_reorders(
+def test_45_any_order_of_events_ends_connected_and_never_repeats_or_reorders(
     steps: list[str], seed: int
 ) -> None:
     config = HtpConfig(rekey_us=MINUTE, reject_after_us=2 * MINUTE)

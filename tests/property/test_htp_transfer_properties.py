@@ -123,7 +123,7 @@ DECODERS = (
 
 @RELAXED
 @given(st.binary(max_size=120))
-def test_parsers_raise_remote_errors_only(body: bytes) -> None:
+def test_44_parsers_raise_remote_errors_only(body: bytes) -> None:
     for decode in DECODERS:
         with contextlib.suppress(RemoteError):
             decode(body)
@@ -142,7 +142,7 @@ def test_parsers_raise_remote_errors_only(body: bytes) -> None:
         max_size=40,
     )
 )
-def test_the_desk_survives_any_messages_within_its_limit(messages: list[bytes]) -> None:
+def test_45_the_desk_survives_any_messages_within_its_limit(messages: list[bytes]) -> None:
     desk = Desk()
     for message in messages:
         for effect in desk.receive_frame(message, Instant(1)):

@@ -17,7 +17,7 @@ from hookprobe.dsm.notes import NOTE_MAX_BYTES
 from hookprobe.identity.secrets import SECRET_BYTES
 from hookprobe.runtime import folders
 from hookprobe.runtime.keystore import load_secrets, read_file, save_secrets
-from hookprobe.runtime.sqlite_store import SqliteStore
+from hookprobe.runtime.ledger_store import open_store, place_of
 from hookprobe.runtime.validator_desk import SOCKET_FILE
 from hookprobe.wire import canonical
 from hookprobe.wire.canonical import JsonObject
@@ -111,7 +111,7 @@ def rotate(path: Path | None) -> None:
     """
     settings = load(path, os.environ, {})
     folder = settings.file("identity.path")
-    with contextlib.closing(SqliteStore(settings.file("state.path"))):
+    with contextlib.closing(open_store(place_of(settings))):
         ours, spare = load_secrets(folder), folders.read_spare(folder)
         if not spare:
             folders.write_spare(folder, secrets.token_bytes(SECRET_BYTES))

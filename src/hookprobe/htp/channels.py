@@ -58,6 +58,9 @@ QUEUE_QUARTERS = {
     Priority.FILES: 1,
 }
 
+# What rides here are alerts: they wait for the congestion window, but not for pacing (BURST).
+ALERTS = frozenset({Channel.MICROBLOCK, Channel.ADVISORY})
+
 _CHANNELS = {channel.value: channel for channel in Channel}
 
 

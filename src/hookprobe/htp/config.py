@@ -4,7 +4,7 @@ Every limit a peer can push against is a field here, with its unit in its name. 
 those of HTP spec 3.2 to 3.6; fields the specification leaves open say why they are what they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hookprobe.errors import ConfigError
 from hookprobe.wire.instant import HOUR, MILLISECOND, MINUTE, SECOND
@@ -20,6 +20,11 @@ DATAGRAM_BYTES = 1200  # what every path carries without IP fragments
 DATAGRAM_MAX_BYTES = 65_507  # what UDP over IPv4 can carry
 MESSAGE_MAX_BYTES = 1 << 20
 ALGORITHMS = ("cubic", "newreno", "ledbat")
+
+
+GHOST_WINDOW_BYTES = 8 * DATAGRAM_BYTES  # what waits for its turn is late, not lost
+GHOST_MAX_BYTES_PER_S = 12_000_000  # a tick every 100 microseconds
+_UNCHECKED = ("answering", "congestion", "background", "ghost_bytes_per_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class HtpConfig:
         background: Algorithm for files that we send as the dialling end.
         datagram_max_bytes: Datagrams we take, as the answering end tells; 1200 stops the search
             for larger ones.
+        ghost_bytes_per_s: Above 0, everything leaves in GHOST mode, at this mean rate whether there
+            is something to say or not; see `ghosting`.
     """
 
     suites_offered: int = SUITE_HYBRID
@@ -103,13 +110,23 @@ class HtpConfig:
     congestion: str = "cubic"
     background: str = "ledbat"
     datagram_max_bytes: int = 8952
+    ghost_bytes_per_s: int = 0
+
+    def ghosting(self, bytes_per_s: int) -> "HtpConfig":
+        """Return these settings for GHOST mode: one size of datagram, a small window."""
+        return replace(
+            self,
+            ghost_bytes_per_s=bytes_per_s,
+            datagram_max_bytes=DATAGRAM_BYTES,
+            congestion_max_bytes=GHOST_WINDOW_BYTES,
+        )
 
     def __post_init__(self) -> None:
         """Refuse settings under which no session could live."""
         problems = [
             f"htp: {name}: must be positive"
             for name in self.__slots__
-            if name not in ("answering", "congestion", "background") and getattr(self, name) <= 0
+            if name not in _UNCHECKED and getattr(self, name) <= 0
         ]
         problems += [
             f"htp: {name}: one of {', '.join(ALGORITHMS)}"
@@ -122,6 +139,12 @@ class HtpConfig:
             problems.append("htp: suites: known bits are 1 (X25519) and 2 (X25519 + ML-KEM-768)")
         if not 15 <= self.heartbeat_s <= 120:
             problems.append("htp: heartbeat_s: must be from 15 to 120")
+        if not 0 <= self.ghost_bytes_per_s <= GHOST_MAX_BYTES_PER_S:
+            problems.append(f"htp: ghost_bytes_per_s: from 0 to {GHOST_MAX_BYTES_PER_S}")
+        ghosting = self.ghost_bytes_per_s > 0
+        narrow = self.datagram_max_bytes == DATAGRAM_BYTES
+        if ghosting and not (narrow and self.congestion_max_bytes <= GHOST_WINDOW_BYTES):
+            problems.append("htp: ghost_bytes_per_s: wants the settings that `ghosting` makes")
         if self.rekey_us * 11 // 10 >= self.reject_after_us:
             problems.append("htp: rekey_us: renewal must come before reject_after_us")
         if self.send_queue_max_bytes < 4 * MESSAGE_MAX_BYTES:

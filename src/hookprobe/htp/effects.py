@@ -44,6 +44,7 @@ class DownReason(Enum):
     REPLACED = "replaced"
     PROTOCOL = "protocol"
     RESONANCE = "resonance"
+    TRUST = "trust"
 
 
 class RefusedReason(Enum):
@@ -51,6 +52,7 @@ class RefusedReason(Enum):
 
     NO_SESSION = "no_session"
     QUEUE_FULL = "queue_full"
+    TRUST = "trust"
 
 
 class RejectCode(Enum):
@@ -63,6 +65,7 @@ class RejectCode(Enum):
     FINGERPRINT = 5
     RESONANCE = 6
     CROSSED = 7  # the other end dials too, and its dial has precedence
+    TRUST = 8
 
 
 class Transmit(NamedTuple):
@@ -190,6 +193,27 @@ class TrustReported:
 
 
 @dataclass(frozen=True, slots=True)
+class LevelChanged:
+    """What a dialling end may do changed; said once behind every `SessionUp`.
+
+    Attributes:
+        peer: The other end; if it dialled, the level is its own, else it is ours.
+        permitted: A `trust.Level`.
+    """
+
+    peer: NodeId
+    permitted: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageWithheld:
+    """A peer sent on a channel that its level does not permit; the message was not delivered."""
+
+    peer: NodeId
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
 class VitalsReported:
     """What a heartbeat says about the dialling peer; unverified."""
 
@@ -223,6 +247,8 @@ Effect: TypeAlias = (
     | PeerMoved
     | ResonanceMismatch
     | TrustReported
+    | LevelChanged
+    | MessageWithheld
     | VitalsReported
     | Dropped
 )

@@ -29,6 +29,7 @@ from hookprobe.htp.effects import (
     SessionUp,
     Transmit,
 )
+from hookprobe.htp.ghost import make_link, make_session
 from hookprobe.htp.handshake import (
     CAPABILITY_CONTINUE,
     Accepted,
@@ -38,17 +39,19 @@ from hookprobe.htp.handshake import (
     PhaseEvent,
     Rejected,
 )
+from hookprobe.htp.keepalive import obey
 from hookprobe.htp.keys import Entropy
 from hookprobe.htp.links import Links
 from hookprobe.htp.messages import (
     BARE_REJECT_BYTES,
     CloseCode,
     Vitals,
+    check_vitals,
     decode_bare_reject,
     decode_challenge,
-    encode_heartbeat,
 )
-from hookprobe.htp.packet import ZERO_TOKEN, Header, PacketType, decode_header
+from hookprobe.htp.meters import SessionMeter, measure
+from hookprobe.htp.packet import Header, Mode, PacketType, decode_header
 from hookprobe.htp.path import Arrival
 from hookprobe.htp.reset import StatelessReset, is_reset
 from hookprobe.htp.responder import Responder, has_precedence, outlasts
@@ -61,6 +64,7 @@ from hookprobe.htp.traffic import Chunks, Traffic
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
+_DROPS = {ReplayError: DropReason.REPLAY, MalformedError: DropReason.MALFORMED}
 _LINK = "link"
 _PENDING_KEY = ("pending", "")
 
@@ -119,6 +123,11 @@ class Endpoint:
         """The peers with a live session, sorted."""
         return tuple(sorted(self._links))
 
+    def sessions(self, now: Instant) -> list[SessionMeter]:
+        """Return what each session has done that does not rest, sorted by peer."""
+        awake = sorted(self._links.awake.items())
+        return [measure(link, self._clock.read(now)) for _, link in awake]
+
     # -- commands -----------------------------------------------------------------------------
 
     def connect(self, peer: PinnedPeer, now: Instant) -> list[Effect]:
@@ -145,13 +154,15 @@ class Endpoint:
             return []
         return link.close(CloseCode.NORMAL, now) + self._end(link, DownReason.CLOSED_HERE, now)
 
-    def send(self, peer: NodeId, channel: Channel, data: bytes, now: Instant) -> list[Effect]:
-        """Queue a message and send what can be sent at once.
+    def send(
+        self, peer: NodeId, channel: Channel, data: bytes, now: Instant, mode: Mode = Mode.NORMAL
+    ) -> list[Effect]:
+        """Queue a message and send what can be sent at once; BURST does not wait for pacing.
 
         Raises:
             LocalError: The message is larger than 1 MiB.
         """
-        return self._offer(peer, channel, lambda one: one.offer(channel, data), now)
+        return self._offer(peer, channel, lambda one: one.offer(channel, data, mode), now)
 
     def send_datagram(
         self, peer: NodeId, channel: Channel, data: bytes, now: Instant
@@ -179,6 +190,8 @@ class Endpoint:
         link = self._links.get(peer)
         if link is None:
             return [SendRefused(peer, channel, RefusedReason.NO_SESSION)]
+        if not link.standing.may_send(channel):
+            return [SendRefused(peer, channel, RefusedReason.TRUST)]
         if not offer(link.traffic):
             return [SendRefused(peer, channel, RefusedReason.QUEUE_FULL)]
         return self._settle(link, now)
@@ -189,25 +202,16 @@ class Endpoint:
         Raises:
             LocalError: A value does not fit its field.
         """
-        try:
-            encode_heartbeat(ZERO_TOKEN, vitals)
-        except ValueError as error:
-            raise LocalError("report: a value does not fit its field") from error
+        check_vitals(vitals)
         self._vitals = vitals
         for link in self._links.awake.values():
             if link.session.names.dialled:
                 link.vitals = vitals
 
-    def grade(self, peer: NodeId, trust: int) -> None:
-        """Set the trust, in 1/65535, that a peer who dialled us is told.
-
-        Raises:
-            LocalError: Out of range.
-        """
-        if not 0 <= trust <= 0xFFFF:
-            raise LocalError(f"grade: trust {trust} is not in 0..65535")
-        if peer in self._links:
-            self._links[peer].trust = trust
+    def regrade(self, peer: NodeId, now: Instant) -> list[Effect]:
+        """Look anew at the trust in a peer who dialled us, where something about it changed."""
+        link, now = self._links.get(peer), self._clock.read(now)
+        return [] if link is None else link.regrade(now) + self._settle(link, now)
 
     # -- the four verbs -----------------------------------------------------------------------
 
@@ -338,8 +342,9 @@ class Endpoint:
         body = accepted.body
         tokens = (accepted.edge_token, body.validator_token, body.reset_token)
         names = SessionNames(dial.peer.node, True, *tokens, accepted.suite)
-        session = Session(accepted.keys, names, self._ciphers, self._config.failed_open_max, now)
+        session = make_session(accepted.keys, names, self._ciphers, self._config, now)
         session.resonance = accepted.beacon
+        self._tools.note_keys(accepted.keys, accepted.edge_token, body.validator_token)
         self._table.register(session)
         link = self._links.get(names.peer)
         effects: list[Effect] = []
@@ -352,10 +357,10 @@ class Endpoint:
                 effects += self._end(link, DownReason.REPLACED, now, redial=False)
             link = self._open_link(session, dial.peer.address, None, now)
             effects.append(SessionUp(names.peer, link.address, True, names.suite))
-        link.ask_heartbeat(body.heartbeat_s)
+        effects += link.standing.hear(body.trust)
+        link.heartbeat_s = obey(body.heartbeat_s, link.heartbeat_s)
         link.datagram_max_bytes = min(link.datagram_max_bytes, body.max_udp)
-        if accepted.round_trip_us is not None:
-            link.seed_rtt(accepted.round_trip_us, now)
+        link.seed_rtt(accepted.round_trip_us, now)
         # The heartbeat that is due at once confirms the session to the answering end.
         return effects + link.handle_timeout(now) + self._settle(link, now)
 
@@ -376,7 +381,8 @@ class Endpoint:
         effects = [] if link is None else self._end(link, DownReason.REPLACED, now)
         session.move(PhaseEvent.OPENED)
         link = self._open_link(session, pending.address, pending.fingerprint, now)
-        return [*effects, SessionUp(peer, link.address, False, session.names.suite)]
+        up = SessionUp(peer, link.address, False, session.names.suite)
+        return [*effects, up, *link.regrade(now)]
 
     def _refuse(self, session: Session, address: Address, now: Instant) -> list[Effect]:
         """Close a session that lost against another one of the same peer."""
@@ -390,7 +396,7 @@ class Endpoint:
     def _open_link(
         self, session: Session, address: Address, fingerprint: bytes | None, now: Instant
     ) -> QuickLink:
-        link = QuickLink(session, address, fingerprint, self._tools, now)
+        link = make_link(session, address, fingerprint, self._tools, now)
         if session.names.dialled:
             link.vitals = self._vitals
         self._links.add(link)
@@ -415,14 +421,10 @@ class Endpoint:
             return [Dropped(DropReason.EXPIRED)]
         try:
             opened = session.open(header, data)
-        except ReplayError:
-            return [Dropped(DropReason.REPLAY)]
         except LimitExceededError:
             return self._wear_out(session, now)
-        except MalformedError:
-            return [Dropped(DropReason.MALFORMED)]
-        except RemoteError:
-            return [Dropped(DropReason.SEAL)]
+        except RemoteError as error:
+            return [Dropped(_DROPS.get(type(error), DropReason.SEAL))]
         effects = self._confirm(session, now) if session.phase is Phase.UNCONFIRMED else []
         if session.phase is Phase.CLOSED:
             return effects
@@ -432,10 +434,10 @@ class Endpoint:
         self, session: Session, opened: Opened, arrival: Arrival, touched: dict[NodeId, QuickLink]
     ) -> list[Effect]:
         link = self._links[session.names.peer]
-        if link.ended is not None:
-            return [Dropped(DropReason.EXPIRED)]
         touched.pop(link.peer, None)
         touched[link.peer] = link  # the last one is the latest: more of it is likely to follow
+        if link.ended is not None:
+            return [Dropped(DropReason.EXPIRED)]
         try:
             return link.receive(session, opened, arrival)
         except RemoteError:

@@ -21,13 +21,17 @@ from hookprobe.htp.packet import (
     PREFIX_BYTES,
     SESSION_TYPES,
     TAG_BYTES,
+    VEIL_BYTES,
+    Header,
+    Mode,
     PacketType,
     decode_header,
 )
 
 _SHOWN_BYTES = 16
 _FLAGS = {1: "ACK_ELICITING", 2: "RES_FRESH", 4: "RESPONSE", 8: "UNRELIABLE"}
-_MODES = ("NORMAL", "BURST", "SWARM", "GHOST")
+_MODES = tuple(mode.name for mode in Mode)
+_SESSION_KINDS = {kind.value: kind for kind in SESSION_TYPES}
 
 _HEADER = (
     ("version", 2),
@@ -51,6 +55,14 @@ _HELLO = (
     ("edge_token", 8),
 )
 _CHALLENGE = (("cookie", 16), ("generation", 2), ("suite", 2))
+_VEIL = (
+    ("hidden_type", 1),
+    ("hidden_flags", 1),
+    ("hidden_frag_index", 1),
+    ("hidden_frag_last", 1),
+    ("hidden_sequence", 4),
+    ("hidden_timestamp", 4),
+)
 _REJECT = (("code", 2), ("retry_after_s", 4))
 _ATTEST = (("cookie", 16), ("generation", 2), ("suite", 2), ("hello_hash", 32))
 _HEARTBEAT = (
@@ -89,6 +101,7 @@ _NUMBERS = frozenset(
         _HELLO,
         _CHALLENGE,
         _REJECT,
+        _VEIL,
         _ATTEST,
         _HEARTBEAT,
         _ACK,
@@ -126,7 +139,7 @@ def explain(data: bytes, opened: bytes | None = None) -> list[Row]:
         rest = _rest(data, rows[-1].offset + rows[-1].length if rows else 0, "unread")
         return [*rows, *rest, Row(len(data), 0, "problem", error.message)]
     if header.kind in SESSION_TYPES:
-        rows += _session(header.kind, data, opened)
+        rows += _session(header, data, opened)
     else:
         rows += _handshake(header.kind, data, header.frag_index)
     return rows
@@ -142,7 +155,7 @@ def _fields(data: bytes, offset: int, fields: tuple[tuple[str, int], ...]) -> It
 
 def _value(name: str, piece: bytes) -> str:
     number = int.from_bytes(piece)
-    if name == "type":
+    if name in ("type", "hidden_type"):
         return next((f"{kind.name}" for kind in PacketType if kind == number), f"{number:#06x}")
     if name == "mode" and number < len(_MODES):
         return _MODES[number]
@@ -189,27 +202,34 @@ def _handshake(kind: PacketType, data: bytes, frag_index: int) -> list[Row]:
     return rows + _rest(data, end, "too many")
 
 
-def _session(kind: PacketType, data: bytes, opened: bytes | None) -> list[Row]:
+def _session(header: Header, data: bytes, opened: bytes | None) -> list[Row]:
     if opened is None:
         sealed = data[HEADER_BYTES:-TAG_BYTES]
         tag = max(HEADER_BYTES, len(data) - TAG_BYTES)
         rows = [Row(HEADER_BYTES, len(sealed), "sealed", _hex(sealed))] if sealed else []
         return rows + _rest(data, tag, "tag")
-    shifted = [row._replace(offset=row.offset + HEADER_BYTES) for row in _opened_rows(kind, opened)]
+    found = _opened_rows(header, opened)
+    shifted = [row._replace(offset=row.offset + HEADER_BYTES) for row in found]
     return shifted + _rest(data, HEADER_BYTES + len(opened), "tag")
 
 
-def _opened_rows(kind: PacketType, opened: bytes) -> list[Row]:
-    start = PREFIX_BYTES - HEADER_BYTES
+def _opened_rows(header: Header, opened: bytes) -> list[Row]:
+    kind, start = header.kind, PREFIX_BYTES - HEADER_BYTES
     stop = start + int.from_bytes(opened[start - 4 : start])
     payload = opened[:stop]
+    hidden: list[Row] = []
+    if header.mode == Mode.GHOST:
+        hidden = list(_fields(payload, start, _VEIL))
+        kind = _SESSION_KINDS.get(payload[start] if len(payload) > start else 0, kind)
+        start += VEIL_BYTES
     fields = {
         PacketType.DATA: _FRAGMENT,
         PacketType.HEARTBEAT: _HEARTBEAT,
         PacketType.ACK: _ACK,
         PacketType.CLOSE: (("code", 2), ("text_length", 1)),
     }[kind]
-    rows = [*_fields(opened[:start], 0, _BODY), *_fields(payload, start, fields)]
+    front = opened[: PREFIX_BYTES - HEADER_BYTES]
+    rows = [*_fields(front, 0, _BODY), *hidden, *_fields(payload, start, fields)]
     offset = start + sum(size for _, size in fields)
     name = {PacketType.DATA: "piece", PacketType.CLOSE: "text"}.get(kind, "more ranges")
     rows += _rest(payload, offset, name)

@@ -7,10 +7,11 @@ heartbeats and renews keys, the answering end checks resonance and reports trust
 """
 
 from hookprobe.crypto.sealing import COUNTER_MAX
+from hookprobe.htp import keepalive
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
 from hookprobe.htp.bulk import Piece
-from hookprobe.htp.channels import BULK_KIND
+from hookprobe.htp.channels import BULK_KIND, Channel
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import (
     Address,
@@ -20,14 +21,15 @@ from hookprobe.htp.effects import (
     Effect,
     FragmentsReceived,
     MessageReceived,
+    MessageWithheld,
     PeerMoved,
     ResonanceMismatch,
     Transmit,
-    TrustReported,
     VitalsReported,
 )
 from hookprobe.htp.handshake import PhaseEvent
 from hookprobe.htp.inbox import Inbox, credit_at_first, read_bulk, read_datagram
+from hookprobe.htp.keepalive import KeepAlive
 from hookprobe.htp.messages import (
     ACK_REATTEST,
     Ack,
@@ -46,6 +48,7 @@ from hookprobe.htp.packet import (
     FLAG_UNRELIABLE,
     SEALED_OVERHEAD_BYTES,
     ZERO_TOKEN,
+    Mode,
     PacketType,
     check_session_header,
 )
@@ -54,11 +57,11 @@ from hookprobe.htp.recovery import Flight
 from hookprobe.htp.seams import LinkTools
 from hookprobe.htp.session import Opened, Session
 from hookprobe.htp.traffic import Beacon, Content, Datagram, Ping, SizeProbe, Traffic
+from hookprobe.htp.trust import Level, Standing
+from hookprobe.htp.veil import unveil
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, Duration, Instant
 
-PROBES_UNANSWERED_MAX = 3
-HEARTBEAT_S_RANGE = range(15, 121)
 STREAM_ID_BYTES = 6
 REKEY_AFTER_PACKETS = COUNTER_MAX - 2**20
 REJECT_AFTER_PACKETS = COUNTER_MAX - 2**10
@@ -85,25 +88,25 @@ class Link:
         "_acks",
         "_fragments",
         "_heartbeat_at",
-        "_heartbeat_s",
         "_inbox",
+        "_keepalive",
         "_path",
         "_probe_echo",
         "_rekey_at",
         "_tools",
         "_traffic",
-        "_trust_seen",
         "_watch",
         "datagram_max_bytes",
         "ended",
+        "heartbeat_s",
         "last_heard",
         "peer",
         "renewal_due",
         "retired",
         "retired_until",
         "session",
+        "standing",
         "stream_id",
-        "trust",
         "vitals",
     )
 
@@ -125,13 +128,13 @@ class Link:
         self._inbox: Inbox | None = None
         self._fragments: list[BulkFragment] = []
         self.datagram_max_bytes = config.datagram_max_bytes
-        self._heartbeat_s = config.heartbeat_s
+        self.heartbeat_s = config.heartbeat_s
+        self._keepalive: KeepAlive | None = None  # most peers are on mains behind a patient NAT
         self.retired: Session | None = None
         self.retired_until = Instant(0)
         self.ended: DownReason | None = None
         self.last_heard = now
-        self.trust = 0xFFFF
-        self._trust_seen = -1
+        self.standing = Standing(self.peer, None if session.names.dialled else tools.seams.trust)
         self.vitals = Vitals()
         self._watch: BeaconWatch | None = None
         if not session.names.dialled:
@@ -169,14 +172,10 @@ class Link:
         self._adopt(session, now)
         return gone
 
-    def seed_rtt(self, round_trip_us: int, now: Instant) -> None:
-        """Take the round trip of the handshake as a first sample."""
-        self.traffic.recovery.seed_rtt(round_trip_us, now)
-
-    def ask_heartbeat(self, seconds: int) -> None:
-        """Adopt the gap that the answering end asks for, within 15 to 120 s."""
-        if seconds in HEARTBEAT_S_RANGE:
-            self._heartbeat_s = seconds
+    def seed_rtt(self, round_trip_us: int | None, now: Instant) -> None:
+        """Take the round trip of the handshake, if it is known, as a first sample."""
+        if round_trip_us is not None:
+            self.traffic.recovery.seed_rtt(round_trip_us, now)
 
     @property
     def _reattest_at(self) -> Instant | None:
@@ -200,6 +199,11 @@ class Link:
             )
         return self._traffic
 
+    @property
+    def has_traffic(self) -> bool:
+        """Whether anything was ever sent or acknowledged; `traffic` would make room for it."""
+        return self._traffic is not None
+
     def close(self, code: CloseCode, now: Instant) -> list[Effect]:
         """Return the CLOSE packet; it is sent once and not repeated."""
         packet = self.session.seal(PacketType.CLOSE, encode_close(code), now)
@@ -213,15 +217,20 @@ class Link:
         Raises:
             RemoteError: The authenticated peer broke the protocol; the link has to end.
         """
+        if opened.header.mode == Mode.GHOST:
+            opened = unveil(opened)
         header, now = opened.header, arrival.now
         kind = header.kind
         if kind is not PacketType.DATA or header.flags != FLAG_ACK_ELICITING or header.mode:
             check_session_header(header)
-        self.last_heard = now
+        silence, self.last_heard = now - self.last_heard, now
         effects: list[Effect] = []
         if session is self.session:
             self._acks.receive(header, now)
-            if self._path.arrive(arrival.address, arrival.size, now, newest=opened.newest):
+            moved = self._path.arrive(arrival.address, arrival.size, now, newest=opened.newest)
+            if silence >= keepalive.LEAST_US:
+                self._learn(silence, now, moved=moved)
+            if moved:
                 self._path.probe = self._tools.entropy.draw(8, now)
                 effects += self._heartbeat(now)
             if self._watch is not None and self._watch.receive(opened, now):
@@ -235,20 +244,30 @@ class Link:
             effects += self._control(opened, now)
         return effects
 
+    def _learn(self, silence: int, now: Instant, *, moved: bool) -> None:
+        lost = moved or (self.has_traffic and self.traffic.recovery.pto_count > 0)
+        if self._watch is not None:
+            usual_s, battery = self._tools.config.heartbeat_s, self.vitals.battery
+            self._keepalive = self._keepalive or keepalive.begin(usual_s, battery, lost=lost)
+        if self._keepalive is not None:
+            self._keepalive.learn(Duration(silence), now, forgotten=lost)
+
     def _receive_data(self, opened: Opened) -> list[Effect]:
         header, payload = opened.header, opened.payload
         if header.flags & FLAG_UNRELIABLE:
-            return [DatagramReceived(self.peer, *read_datagram(header, payload))]
+            return self.standing.deliver([read_datagram(header, payload)], DatagramReceived)
         if self._inbox is None:
             self._inbox = Inbox(self._tools.config.window_bytes)
         found = self._inbox.receive(header, payload)
-        return [MessageReceived(self.peer, channel, data) for channel, data in found]
+        return self.standing.deliver(found, MessageReceived)
 
     def take_fragments(self) -> list[Effect]:
         """Return the fragments that came since this was last asked, as one effect."""
         if not self._fragments:
             return []
         found, self._fragments = tuple(self._fragments), []
+        if not self.standing.may_receive(Channel.FILE):
+            return [MessageWithheld(self.peer, Channel.FILE)]
         return [FragmentsReceived(self.peer, found)]
 
     def _control(self, opened: Opened, now: Instant) -> list[Effect]:
@@ -276,39 +295,38 @@ class Link:
         if self._path.echo(ack.probe_echo):
             self.traffic.begin_path()
             effects.append(PeerMoved(self.peer, self.address))
-        if self.session.names.dialled:
-            effects += self._follow(ack)
+        if self.session.names.dialled:  # nothing of this is ever taken from who dialled us
+            self.heartbeat_s = keepalive.obey(ack.heartbeat_s, self.heartbeat_s)
+            self.renewal_due = self.renewal_due or bool(ack.flags & ACK_REATTEST)
+            effects += self.standing.hear(ack.trust)
         return effects
 
-    def _follow(self, ack: Ack) -> list[Effect]:
-        """Obey the answering end; nothing of this is ever taken from a dialling one."""
-        self.ask_heartbeat(ack.heartbeat_s)
-        if ack.flags & ACK_REATTEST:
-            self.renewal_due = True
-        if ack.trust == self._trust_seen:
-            return []
-        self._trust_seen = ack.trust
-        return [TrustReported(self.peer, ack.trust)]
+    def regrade(self, now: Instant) -> list[Effect]:
+        """Look at the trust in a peer who dialled us; tell it at once if its level changed."""
+        effects: list[Effect] = [*self.standing.look(now)]
+        if self._watch is not None and self.standing.level is Level.CLOSED:
+            self.ended = DownReason.TRUST
+            return effects + self.close(CloseCode.REATTEST, now)
+        if effects and self._acks.ranges:
+            self._acks.deadline = now
+        return effects
 
     # -- sending ------------------------------------------------------------------------------
 
     def flush(self, now: Instant) -> list[Effect]:
         """Send what congestion control, the credit and the path allow; then a due ACK."""
         out: list[Effect] = []
-        if self.session.next_number >= REKEY_AFTER_PACKETS:
-            self._wear()
+        if self.session.next_number >= REKEY_AFTER_PACKETS:  # numbers run out
+            self.renewal_due = True
+            if self.session.next_number >= REJECT_AFTER_PACKETS:  # and renewal came to nothing
+                self.ended = DownReason.EXPIRED
         if self._traffic is not None and self.ended is None:
             self._send_traffic(self._traffic, out, now)
         due = self._ack_deadline()
         if due is not None and now >= due:
+            out += self.regrade(now)
             out.append(self._send_ack(now))
         return out
-
-    def _wear(self) -> None:
-        """Renew keys whose packet numbers run out; end the session if that came to nothing."""
-        self.renewal_due = True
-        if self.session.next_number >= REJECT_AFTER_PACKETS:
-            self.ended = DownReason.EXPIRED
 
     def _ack_deadline(self) -> Instant | None:
         # An acknowledgement that an unproven path has no room for waits for the path, not a timer.
@@ -343,7 +361,7 @@ class Link:
     def _send_content(self, content: Fragment | Datagram, flight: Flight, now: Instant) -> Transmit:
         number = self.session.next_number
         if isinstance(content, Fragment):
-            tail = content.frag_index << 8 | content.frag_last
+            tail = content.message.mode << 16 | content.frag_index << 8 | content.frag_last
             sequence, payload = content.message.sequence, content.payload()
         else:
             tail, sequence, payload = FLAG_UNRELIABLE << 24, 0, content.payload
@@ -372,7 +390,9 @@ class Link:
         credit = credit_at_first(config.window_bytes) if inbox is None else inbox.credit
         trust = heartbeat_s = flags = 0
         if self._watch is not None:
-            trust, heartbeat_s = self.trust, config.heartbeat_s
+            if self._keepalive is not None:
+                self.heartbeat_s = self._keepalive.wanted_s(self.vitals.battery, now)
+            trust, heartbeat_s = self.standing.trust, self.heartbeat_s
             flags = ACK_REATTEST if self._watch.reattest_at or self.renewal_due else 0
         fields = (
             min(held_us, 0xFFFFFFFF) if held_us > 0 else 0,
@@ -413,7 +433,8 @@ class Link:
     def next_timeout(self) -> Instant:
         """Return when `handle_timeout` has something to do."""
         config = self._tools.config
-        due = min(self.session.created + config.reject_after_us, self.last_heard + config.idle_us)
+        forget_at = self.last_heard + keepalive.idle_limit(config.idle_us, self.heartbeat_s)
+        due = min(self.session.created + config.reject_after_us, forget_at)
         for deadline in (
             self._ack_deadline(),
             None if self._traffic is None else self._traffic.next_timeout(),
@@ -440,27 +461,16 @@ class Link:
         if self._traffic is not None and self._traffic.handle_timeout(now):
             effects += self._send_probe(self._traffic, now)
         if self._heartbeat_at is not None and now >= self._heartbeat_at:
-            self._heartbeat_at = self._next_heartbeat(now)
+            self._heartbeat_at = keepalive.next_beat(self.heartbeat_s, self._tools.entropy, now)
             effects += self._heartbeat(now)
         return effects + self.flush(now)
 
-    def _next_heartbeat(self, now: Instant) -> Instant:
-        # U(20, 30) s where 30 is asked for: never later, or a NAT forgets the mapping.
-        longest = self._heartbeat_s * SECOND
-        return Instant(now + longest * 2 // 3 + self._tools.entropy.jitter(longest // 3, now))
-
     def _lapsed(self, now: Instant) -> DownReason | None:
-        config = self._tools.config
-        if now - self.session.created >= config.reject_after_us:
-            return DownReason.EXPIRED
-        if now - self.last_heard >= config.idle_us:
-            return DownReason.IDLE
+        ages_us = (now - self.session.created, now - self.last_heard)
         unanswered = 0 if self._traffic is None else self._traffic.recovery.pto_count
-        if unanswered >= PROBES_UNANSWERED_MAX and now - self.last_heard >= config.silence_us:
-            return DownReason.SILENT
-        if self._reattest_at is not None and now >= self._reattest_at:
-            return DownReason.RESONANCE
-        return None
+        gone = keepalive.lapsed(self._tools.config, ages_us, unanswered, self.heartbeat_s)
+        due = self._reattest_at
+        return DownReason.RESONANCE if gone is None and due is not None and now >= due else gone
 
     def _send_probe(self, traffic: Traffic, now: Instant) -> list[Effect]:
         """After a probe timeout, send the oldest content again whatever the window says."""

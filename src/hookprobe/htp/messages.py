@@ -10,7 +10,7 @@ from enum import Enum
 from hashlib import blake2s, sha256
 from typing import NamedTuple
 
-from hookprobe.errors import MalformedError
+from hookprobe.errors import LocalError, MalformedError
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import RejectCode
 from hookprobe.htp.packet import (
@@ -246,6 +246,18 @@ def encode_heartbeat(probe: bytes, vitals: Vitals) -> bytes:
         raise ValueError("HEARTBEAT: a value does not fit its field") from error
 
 
+def check_vitals(vitals: Vitals) -> None:
+    """Refuse vitals that no heartbeat could carry.
+
+    Raises:
+        LocalError: A value does not fit its field.
+    """
+    try:
+        encode_heartbeat(ZERO_TOKEN, vitals)
+    except ValueError as error:
+        raise LocalError("vitals: a value does not fit its field") from error
+
+
 def decode_heartbeat(payload: bytes) -> tuple[bytes, Vitals]:
     """Read a HEARTBEAT: (probe, vitals)."""
     if len(payload) != _HEARTBEAT.size:
@@ -346,6 +358,7 @@ class CloseCode(Enum):
     PROTOCOL = 1
     RESONANCE = 2
     REPLACED = 3
+    REATTEST = 4
 
 
 def encode_close(code: CloseCode, text: str = "") -> bytes:

@@ -19,10 +19,11 @@ from hookprobe.htp.messages import (
     encode_fragment_header,
     message_tag,
 )
-from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES
+from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES, VEIL_BYTES, Mode
 
 CHUNK_BYTES = 8192
-PIECE_MAX_BYTES = DATAGRAM_BYTES - SEALED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES  # 1068
+# 1056: also within the veil of GHOST, so that a message need not be cut anew.
+PIECE_MAX_BYTES = DATAGRAM_BYTES - SEALED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES - VEIL_BYTES
 FRAGMENT_COST_BYTES = 64  # what holding a piece costs besides its bytes
 CREDIT_INITIAL_BYTES = 256 << 10  # before the first acknowledgement says more
 
@@ -30,9 +31,27 @@ CREDIT_INITIAL_BYTES = 256 << 10  # before the first acknowledgement says more
 class OutMessage:
     """A message and which of its fragments have arrived."""
 
-    __slots__ = ("arrived", "channel", "chunks", "data", "number", "sequence", "tag", "total")
+    __slots__ = (
+        "arrived",
+        "channel",
+        "chunks",
+        "data",
+        "mode",
+        "number",
+        "sequence",
+        "tag",
+        "total",
+    )
 
-    def __init__(self, channel: Channel, data: bytes, number: int, sequence: int) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        data: bytes,
+        number: int,
+        sequence: int,
+        mode: Mode = Mode.NORMAL,
+    ) -> None:
+        self.mode = mode
         self.channel = channel
         self.data = data
         self.number = number
@@ -163,7 +182,7 @@ class Outbox:
         self.credit = CREDIT_INITIAL_BYTES
         self.held = 0
 
-    def offer(self, channel: Channel, data: bytes) -> bool:
+    def offer(self, channel: Channel, data: bytes, mode: Mode = Mode.NORMAL) -> bool:
         """Queue a message; False if the part of the queue open to its priority is full.
 
         Raises:
@@ -177,7 +196,7 @@ class Outbox:
             return False
         number = self._numbers.get(channel, 0)
         self._numbers[channel] = number + 1 & 0xFFFFFFFF
-        message = OutMessage(channel, data, number, self._sequence)
+        message = OutMessage(channel, data, number, self._sequence, mode)
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
         self._lane(priority).waiting.append(message)
         self.held += cost

@@ -29,6 +29,7 @@ RESONANCE_BYTES = 64
 TAG_BYTES = 16
 PREFIX_BYTES = HEADER_BYTES + RESONANCE_BYTES + 4
 SEALED_OVERHEAD_BYTES = PREFIX_BYTES + TAG_BYTES  # 116, the smallest session packet
+VEIL_BYTES = 12  # what GHOST hides of the header, see `veil`
 TOKEN_START = 12
 TOKEN_BYTES = 8
 TOKEN_STOP = TOKEN_START + TOKEN_BYTES
@@ -40,7 +41,6 @@ FLAG_RES_FRESH = 2
 FLAG_RESPONSE = 4
 FLAG_UNRELIABLE = 8
 _FLAGS_KNOWN = FLAG_ACK_ELICITING | FLAG_RES_FRESH | FLAG_RESPONSE | FLAG_UNRELIABLE
-MODE_MAX = 3  # NORMAL, BURST, SWARM, GHOST
 
 
 class PacketType(IntEnum):
@@ -57,6 +57,16 @@ class PacketType(IntEnum):
     CLOSE = 0xFF
 
 
+class Mode(IntEnum):
+    """How a packet was sent: a hint for whoever looks at it, not trusted, and GHOST a form."""
+
+    NORMAL = 0
+    BURST = 1
+    SWARM = 2
+    GHOST = 3
+
+
+MODE_MAX = max(Mode)
 SESSION_TYPES = frozenset(kind for kind in PacketType if kind >= PacketType.DATA)
 
 _KINDS = {kind.value: kind for kind in PacketType}
@@ -162,8 +172,10 @@ def check_session_header(header: Header) -> None:
             what has none.
     """
     kind, flags = header.kind, header.flags
-    if flags & FLAG_RESPONSE or header.mode:
-        raise MalformedError("session packet: flags or mode not in use yet")
+    if flags & FLAG_RESPONSE or header.mode == Mode.GHOST:
+        raise MalformedError("session packet: a flag not in use yet, or a veil under a veil")
+    if header.mode and kind is not PacketType.DATA:
+        raise MalformedError(f"{kind.name}: a mode outside DATA")
     if kind is not PacketType.DATA and header.frag_last:
         raise MalformedError(f"{kind.name}: a fragment")
     if flags & FLAG_RES_FRESH and kind is not PacketType.HEARTBEAT:

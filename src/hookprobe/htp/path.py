@@ -73,6 +73,11 @@ class Path:
         """Whether the three-fold limit leaves room for a packet."""
         return self.proven or self._sent + size <= AMPLIFICATION * self._received
 
+    @property
+    def overdrawn(self) -> bool:
+        """Whether more was meant for an unproven address than the three-fold limit allows."""
+        return not self.proven and self._sent > AMPLIFICATION * self._received
+
     def on_sent(self, size: int) -> None:
         """Note a packet sent to the current address."""
         self._sent += size

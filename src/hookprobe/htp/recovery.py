@@ -90,6 +90,7 @@ class Recovery(Generic[Content]):
         "_rtt_variation",
         "_sampled_at",
         "_sent",
+        "lost_count",
         "pto_count",
         "rtt",
     )
@@ -103,7 +104,7 @@ class Recovery(Generic[Content]):
         self._last_sent = Instant(0)
         self._sampled_at: Instant | None = None
         self._rtt_min = self._rtt_variation = self.rtt = self._latest = 0
-        self.pto_count = 0
+        self.pto_count = self.lost_count = 0
 
     def restart(self) -> list[Content]:
         """Begin a new packet-number space on the same path; return what was still on its way."""
@@ -265,6 +266,7 @@ class Recovery(Generic[Content]):
             else:
                 self._loss_at = Instant(sent.at + patience)
                 break
+        self.lost_count += len(lost)
         for sent in lost:
             del self._sent[sent.number]
             if sent.flight is not None:

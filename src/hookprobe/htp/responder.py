@@ -3,7 +3,7 @@
     HELLO    size, mac1, form -> CHALLENGE; no state, no Diffie-Hellman
     ATTEST   form -> cookie -> the same ATTEST again? the same answer again -> halves together
              -> rate of the prefix -> Diffie-Hellman and AEAD -> registry and signature -> ACTIVE?
-             -> fingerprint and resonance -> ACCEPT
+             -> fingerprint and resonance -> trust -> ACCEPT
 
 A dialler without a valid signature is told UNKNOWN whether or not the name it gave exists, so that
 names cannot be probed. Refusals are sealed and as long as acceptances.
@@ -45,6 +45,7 @@ from hookprobe.htp.exchange import (
     signed_statement,
     split_message,
 )
+from hookprobe.htp.ghost import make_session
 from hookprobe.htp.handshake import CAPABILITY_CONTINUE
 from hookprobe.htp.keys import derive_session_keys, key_id, reset_token
 from hookprobe.htp.link import Link
@@ -73,12 +74,13 @@ from hookprobe.htp.packet import (
 )
 from hookprobe.htp.seams import LinkTools, LocalIdentity, RegisteredPeer
 from hookprobe.htp.session import Session, SessionNames
+from hookprobe.htp.trust import Level, level_of
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 REJECT_RETRY_S = 300
 # A fingerprint may become known any moment: the peer's verifier certifies it, and we are told.
-RETRY_S = {RejectCode.FINGERPRINT: 5, RejectCode.RESONANCE: 5}
+RETRY_S = {RejectCode.FINGERPRINT: 5, RejectCode.RESONANCE: 5, RejectCode.TRUST: 5}
 SECRET_SEED_BYTES = 32
 
 
@@ -266,6 +268,8 @@ class Responder:
             rdv, posf = body.resonance[:32], body.resonance[32:]
             if not self._tools.seams.check.check(body.node, body.fingerprint, challenge, rdv, posf):
                 return RejectCode.RESONANCE
+        if level_of(self._tools.seams.trust.trust(body.node, now)) is Level.CLOSED:
+            return RejectCode.TRUST
         link = self._links.get(body.node)
         if link is None:
             return RejectCode.BUSY if len(self._links) >= config.peers_max else None
@@ -291,7 +295,7 @@ class Responder:
             drawn[TOKEN_BYTES:-X25519_BYTES],
             token,
             reset_token(self._identity.reset_key, token),
-            0xFFFF,
+            self._tools.seams.trust.trust(case.body.node, now),
             config.heartbeat_s,
             config.rekey_us // SECOND,
             config.datagram_max_bytes,
@@ -310,7 +314,8 @@ class Responder:
         names = SessionNames(
             case.body.node, False, token, case.exchange.edge_token, b"", case.exchange.suite
         )
-        session = Session(keys, names, self._ciphers, config.failed_open_max, now)
+        self._tools.note_keys(keys, names.remote_token, token)
+        session = make_session(keys, names, self._ciphers, config, now)
         session.resonance = case.body.resonance
         checked = _known(registered.w_fingerprints, case.body.fingerprint)
         pending = Pending(session, address, checked, case.expires, continues)

@@ -3,14 +3,15 @@
 The transport knows neither the directory nor the weights; the node adapts them to these seams.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from hookprobe.crypto.agreement import AgreementKey, Kem
 from hookprobe.crypto.signing import SignatureScheme, Signer
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
-from hookprobe.htp.keys import Entropy
+from hookprobe.htp.keys import Entropy, SessionKeys
+from hookprobe.htp.trust import FullTrust, TrustSource
 from hookprobe.wire.identifiers import NodeId
 
 
@@ -112,6 +113,14 @@ class LocalIdentity:
     worker: Worker = Worker()
 
 
+class KeyLog(Protocol):
+    """Where keys are written down, if an operator ordered that."""
+
+    def note(self, token: bytes, key: bytes, salt: bytes) -> None:
+        """Take the key of session packets that carry `token`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Seams:
     """The collaborators of an endpoint."""
@@ -121,6 +130,8 @@ class Seams:
     check: ResonanceCheck
     signatures: SignatureScheme
     kem: Kem
+    trust: TrustSource = field(default_factory=FullTrust)
+    keylog: KeyLog | None = None
 
 
 class LinkTools(NamedTuple):
@@ -129,3 +140,10 @@ class LinkTools(NamedTuple):
     config: HtpConfig
     seams: Seams
     entropy: Entropy
+
+    def note_keys(self, keys: SessionKeys, dialler_token: bytes, answerer_token: bytes) -> None:
+        """Write a new session's keys down, where that was ordered."""
+        keylog = self.seams.keylog
+        if keylog is not None:
+            keylog.note(answerer_token, keys.dialler_key, keys.dialler_salt)
+            keylog.note(dialler_token, keys.answerer_key, keys.answerer_salt)

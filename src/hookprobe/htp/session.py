@@ -90,13 +90,13 @@ class Session:
     """
 
     __slots__ = (
-        "_failed",
         "_failed_max",
         "_opening",
         "_sealing",
         "_window",
         "created",
         "exporter",
+        "failed",
         "names",
         "phase",
         "resonance",
@@ -118,7 +118,7 @@ class Session:
         self._sealing = SealingKey(*out, ciphers)
         self._opening = OpeningKey(*back, ciphers)
         self._window = ReplayWindow()
-        self._failed = 0
+        self.failed = 0
         self._failed_max = failed_max
         self.exporter = keys.exporter
         self.transcript = keys.transcript
@@ -132,6 +132,11 @@ class Session:
     def next_number(self) -> int:
         """The number of the next packet to be sealed."""
         return self._sealing.counter
+
+    @property
+    def received(self) -> int:
+        """One more than the largest packet number that opened."""
+        return self._window.highest + 1
 
     def move(self, event: PhaseEvent) -> None:
         """Change phase by the table; a closed session forgets its cipher objects."""
@@ -289,8 +294,8 @@ class Session:
         try:
             plain = self._opening.open(number, data[HEADER_BYTES:], data[:HEADER_BYTES])
         except VerificationError:
-            self._failed += 1
-            if self._failed >= self._failed_max:
+            self.failed += 1
+            if self.failed >= self._failed_max:
                 raise LimitExceededError("session: too many packets failed to open") from None
             raise
         newest = number > window.highest
@@ -299,7 +304,7 @@ class Session:
         return tuple.__new__(Opened, (header, resonance, payload, newest))
 
     def _resume(self, failed: int, counter: int, resonance: bytes, window: ReplayWindow) -> None:
-        self._failed, self._sealing.counter = failed, counter
+        self.failed, self._sealing.counter = failed, counter
         self.resonance, self._window = resonance, window
 
     def freeze(self) -> bytes:
@@ -318,7 +323,7 @@ class Session:
             names.remote_token,
             names.suite,
             self.created,
-            self._failed,
+            self.failed,
             self._sealing.counter,
             highest,
             run,

@@ -17,12 +17,14 @@ from typing import Any
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.htp.effects import Address, Effect, VitalsReported
 from hookprobe.htp.inbox import Inbox
+from hookprobe.htp.keepalive import ON_MAINS
 from hookprobe.htp.link import REKEY_AFTER_PACKETS, Link
 from hookprobe.htp.messages import Vitals, read_beat
 from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES
 from hookprobe.htp.seams import LinkTools
 from hookprobe.htp.session import Session
 from hookprobe.htp.traffic import Traffic
+from hookprobe.htp.trust import level_of
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -89,15 +91,18 @@ class QuickLink(Link):
         session, path, watch, acks = self.session, self._path, self._watch, self._acks
         if watch is None or self.ended is not None or address != path.address or not path.proven:
             return None
-        traffic = self._traffic
-        if self.renewal_due or (traffic is not None and traffic.pending) or not acks.ranges:
+        if self._busy or not acks.ranges or session.next_number >= REKEY_AFTER_PACKETS:
             return None
-        if session.next_number >= REKEY_AFTER_PACKETS:
+        trust = self._tools.seams.trust.trust(self.peer, now)
+        if level_of(trust) is not self.standing.level:
             return None
         opened = session.open_next(data)
         body = None if opened is None else read_beat(opened[2])
-        if opened is None or body is None or not watch.receive_next(opened[0], body[0], now):
+        if opened is None or body is None or body[2][1] != ON_MAINS:
             return None
+        if not watch.receive_next(opened[0], body[0], now):
+            return None
+        self.standing.trust = trust
         session.commit(opened[0])
         self.last_heard = now
         acks.receive_next(opened[1], now)
@@ -107,6 +112,13 @@ class QuickLink(Link):
             return [sent]
         self.vitals = Vitals(*vitals)
         return [VitalsReported(self.peer, *vitals), sent]
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a heartbeat has to be looked at for more than itself."""
+        traffic = self._traffic
+        waiting = traffic is not None and (traffic.pending or traffic.recovery.pto_count > 0)
+        return self.renewal_due or waiting or self._keepalive is not None
 
     # -- resting ------------------------------------------------------------------------------
 
@@ -122,6 +134,7 @@ class QuickLink(Link):
             and self._path.proven
             and not self._fragments
             and not self.renewal_due
+            and self._keepalive is None
             and self._acks.deadline is None
             and 0 < len(self._acks.ranges) <= RANGES_MAX
             and (traffic is None or (not traffic.pending and traffic.next_timeout() is None))
@@ -135,7 +148,7 @@ class QuickLink(Link):
         state = _FROZEN.pack(
             self.stream_id,
             self.last_heard,
-            self.trust,
+            self.standing.trust,
             self._probe_echo,
             *self.vitals,
             *acks.freeze(),
@@ -158,7 +171,8 @@ class QuickLink(Link):
         ranges = [*_RANGE.iter_unpack(state[_FROZEN.size : start])]
         session = Session.thaw(state[start:], frozen.peer, ciphers, tools.config.failed_open_max)
         link = cls(session, frozen.address, frozen.fingerprint, tools, Instant(last_heard))
-        link.stream_id, link.trust = stream_id, trust
+        link.stream_id, link.standing.trust = stream_id, trust
+        link.standing.level = level_of(trust)
         link._resume(echo, rest, ranges, frozen.flows)
         return link
 

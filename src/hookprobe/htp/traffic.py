@@ -22,6 +22,7 @@ from hookprobe.htp.messages import (
 )
 from hookprobe.htp.mtu import MtuSearch
 from hookprobe.htp.outbox import PIECE_MAX_BYTES, Fragment, Outbox
+from hookprobe.htp.packet import Mode
 from hookprobe.htp.recovery import Flight, Recovery, Sent
 from hookprobe.wire.instant import Instant
 
@@ -77,6 +78,7 @@ class Traffic:
         "_names",
         "_number",
         "_offered",
+        "_urgent",
         "background",
         "bulk",
         "foreground",
@@ -96,6 +98,7 @@ class Traffic:
         self._datagrams: deque[Datagram] = deque()
         self._number = 0
         self._offered = 0
+        self._urgent = 0  # bytes of BURST messages not yet sent
         self.release_at: Instant | None = None
         self.foreground = Flight(self._controller(0), WINDOW_INITIAL_BYTES)
         self.background = Flight(self._controller(1), WINDOW_MIN_BYTES)
@@ -111,10 +114,13 @@ class Traffic:
 
     # -- offers -------------------------------------------------------------------------------
 
-    def offer(self, channel: Channel, data: bytes) -> bool:
+    def offer(self, channel: Channel, data: bytes, mode: Mode = Mode.NORMAL) -> bool:
         """Queue a message of an ordered channel; False if there is no room."""
         self._offered += len(data)
-        return self.outbox.offer(channel, data)
+        taken = self.outbox.offer(channel, data, mode)
+        if taken and mode is Mode.BURST:
+            self._urgent += max(1, len(data))
+        return taken
 
     def offer_chunks(self, chunks: Chunks) -> bool:
         """Queue chunks; False if there is no room for one of them."""
@@ -162,6 +168,8 @@ class Traffic:
         fragment = self.outbox.take(first, stop)
         if fragment is None:
             return None
+        if fragment.message.mode is Mode.BURST:
+            self._urgent -= max(1, fragment.stop - fragment.start)
         files = PRIORITIES[fragment.message.channel] is Priority.FILES
         return fragment, self.background if files else self.foreground
 
@@ -169,7 +177,10 @@ class Traffic:
         """Return the bytes that the foreground and the background may send now."""
         rtt = self.recovery.rtt
         self.background.pacer.datagram_bytes = self.mtu.size
-        return self.foreground.room(rtt, now), self.background.room(rtt, now)
+        foreground = self.foreground.room(rtt, now)
+        if self._urgent > 0:  # an alert waits for nothing but the window
+            foreground = self.foreground.window - self.foreground.in_flight
+        return foreground, self.background.room(rtt, now)
 
     def plan(self, now: Instant) -> None:
         """Set when pacing lets go of what waits, if it is pacing that it waits for."""

@@ -5,7 +5,11 @@
     DISSONANT         t / 2
     FORK              0
     REJECT_*          t - 50: transport faults happen, but not for ever
+    operator's order  at least that of a new device: somebody has looked
     silence           beyond 5 minutes, 400 for each hour
+
+A device begins with what full service over the transport needs, given that it resonates: its
+enrolment was an attestation by the authority.
 
 The steps are a policy of this product, not a measurement; they order devices, they prove nothing.
 """
@@ -16,7 +20,7 @@ from hookprobe.neuro.verdict import Verdict
 from hookprobe.wire.instant import HOUR, MINUTE, Instant
 
 FULL_BP = 10_000
-START_BP = 5_000
+START_BP = 6_000
 TAMPERED_MAX_BP = 1_000
 REJECT_LOSS_BP = 50
 SILENCE_GRACE_US = 5 * MINUTE
@@ -40,6 +44,10 @@ class Trust:
         """Return the trust after a verdict."""
         now = Instant(max(now, self.at))
         return replace(self, basis_points=_after(self.level(now), verdict), at=now)
+
+    def restore(self) -> "Trust":
+        """Return the trust after an operator has looked: that of a new device at least."""
+        return replace(self, basis_points=max(self.basis_points, START_BP))
 
 
 def _after(level: int, verdict: Verdict) -> int:

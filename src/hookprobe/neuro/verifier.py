@@ -284,6 +284,7 @@ class Verifier:
             session.standing,
             baseline=session.standing.baseline.accept(h_integrity),
             broken_at=None,
+            trust=session.standing.trust.restore(),
         )
         return [self._save(session, standing), Rebased(node, standing.state.count, h_integrity)]
 
@@ -305,7 +306,13 @@ class Verifier:
         if epoch <= session.standing.epoch or state.count:
             raise LocalError("NEURO verifier: an epoch order needs a later epoch, from record 0")
         fresh = replace(
-            session.standing, epoch=epoch, state=state, broken_at=None, forked=False, recent=b""
+            session.standing,
+            epoch=epoch,
+            state=state,
+            broken_at=None,
+            forked=False,
+            recent=b"",
+            trust=session.standing.trust.restore(),
         )
         return [self._save(session, fresh), self._answer(session, None, b"")]
 

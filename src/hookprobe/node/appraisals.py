@@ -6,6 +6,9 @@
     expired beyond the grace       not counted
     any other status               not counted, at once
 
+Whether a device may send reports at all is up to its trust (`trust`, `htp.trust`); whether they
+count is decided here.
+
 What is not counted is not lost: a device keeps its blocks and sends them again, and they are taken
 once a verifier certifies it again. The newest word wins, by weight epoch and time of issue, so an
 old certificate cannot undo a warning. Certificates come from verifiers or from the device itself;
@@ -20,15 +23,17 @@ from hookprobe.crypto.signing import SignatureScheme
 from hookprobe.dsm.store import Persist, StoreReader, Table, prefix_end
 from hookprobe.errors import RemoteError, UnauthorizedError
 from hookprobe.htp.channels import Channel
+from hookprobe.htp.trust import ATTESTING_FROM, FULL_FROM, FULL_TRUST
 from hookprobe.identity.directory import Directory
 from hookprobe.neuro import certificate as certificates
 from hookprobe.neuro import messages
 from hookprobe.neuro.certificate import ResonanceCertificate
 from hookprobe.neuro.messages import Kind
+from hookprobe.neuro.trust import FULL_BP
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.node.host import Effect
 from hookprobe.node.observations import MessageRefused, ReportRefused, StandingChanged
-from hookprobe.node.rooms import RoomEffect
+from hookprobe.node.rooms import Regrade, RoomEffect
 from hookprobe.wire.identifiers import NodeId, pack_node_id
 from hookprobe.wire.instant import MINUTE, Duration, Instant
 
@@ -133,6 +138,21 @@ class Appraisals:
             entry.refused = count
         return False, [ReportRefused(peer, count.value)]
 
+    def trust(self, node: NodeId, now: Instant) -> int:
+        """Return the trust that a node's sessions have, in 1/65535 (`htp.trust.TrustSource`).
+
+        Before its first certificate, and when the last one has expired, a device may attest and no
+        more; the score of the last certificate holds otherwise. Who is no device is not scored.
+        """
+        device = self._devices.get(node)
+        if device is None or device.role != "edge":
+            return FULL_TRUST
+        entry = self._entries.get(node)
+        if entry is None:
+            return ATTESTING_FROM
+        score = scaled(entry.word.trust)
+        return score if self.count(node, now) is Count.YES else min(score, FULL_FROM - 1)
+
     def rows(self, now: Instant) -> list[tuple[NodeId, Count, int, str]]:
         """Return (device, count, trust in basis points, attestation) of all edges, sorted."""
         found = []
@@ -198,7 +218,7 @@ class Appraisals:
         refused = old.refused if old is not None and not changed else None
         self._entries[word.node] = _Entry(word, prints, kept_at, refused)
         self._unproven.pop(word.node, None)
-        effects: list[RoomEffect] = []
+        effects: list[RoomEffect] = [Regrade(word.node)]
         if keep:
             row = _PREFIX + pack_node_id(word.node)
             effects.append(Persist(((Table.NODE, row, data),)))
@@ -207,6 +227,11 @@ class Appraisals:
                 StandingChanged(word.node, word.status.value, word.trust, word.attestation)
             )
         return effects
+
+
+def scaled(basis_points: int) -> int:
+    """Return a trust of NEURO in the transport's 1/65535."""
+    return basis_points * FULL_TRUST // FULL_BP
 
 
 def _holds(prints: tuple[bytes, ...], fingerprint: bytes) -> bool:

@@ -15,6 +15,7 @@ from hookprobe.crypto.signing import SignatureScheme
 from hookprobe.dsm.store import Persist, StoreReader, Table
 from hookprobe.errors import RemoteError, VerificationError
 from hookprobe.htp.channels import Channel
+from hookprobe.htp.trust import Level, level_of
 from hookprobe.neuro import certificate as certificates
 from hookprobe.neuro import messages
 from hookprobe.neuro.answer import Answer, decode_answer
@@ -25,9 +26,11 @@ from hookprobe.neuro.epochs import open_order
 from hookprobe.neuro.messages import Kind, Place
 from hookprobe.neuro.quote_documents import QuoteAnswer, decode_challenge
 from hookprobe.neuro.state import NeuroState
+from hookprobe.neuro.verdict import Verdict
+from hookprobe.node.appraisals import scaled
 from hookprobe.node.observations import MessageRefused
 from hookprobe.node.resonance import DeviceResonance
-from hookprobe.node.rooms import Outgoing, RoomEffect
+from hookprobe.node.rooms import Outgoing, Redial, RoomEffect
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -95,6 +98,7 @@ class Attestation:
         self._resonance = resonance
         self._around = around
         self._word = b""
+        self._level = Level.FULL  # nobody has said otherwise
         self._connected: dict[NodeId, None] = {}
         resonance.show(attester.acknowledged, attester.epoch)
         if kept is not None and self._is_ours(kept[0]):
@@ -153,6 +157,9 @@ class Attestation:
 
     def _receive_answer(self, answer: Answer, now: Instant) -> list[RoomEffect]:
         effects = self._carry(self._attester.receive_answer(answer))
+        verdict = answer.verdict
+        if verdict is not None and verdict.is_about_state and verdict is not Verdict.RESONANT:
+            self._level = Level.CLOSED
         if answer.certificate:
             effects += self._receive_certificate(answer.certificate, now)
         return effects
@@ -170,6 +177,10 @@ class Attestation:
         self._word = data
         self._resonance.show(self._attester.acknowledged, self._attester.epoch)
         effects: list[RoomEffect] = [Persist(((Table.NODE, _CERTIFICATE_ROW, data),))]
+        level = level_of(scaled(found.trust))
+        if level > self._level:
+            effects.append(Redial())
+        self._level = level
         effects += [
             self._say(peer, Kind.CERTIFICATE, data)
             for peer in around.validators

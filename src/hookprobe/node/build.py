@@ -25,7 +25,8 @@ from hookprobe.errors import LocalError, VerificationError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
 from hookprobe.htp.endpoint import Endpoint
-from hookprobe.htp.seams import LocalIdentity, PinnedPeer, Seams
+from hookprobe.htp.seams import KeyLog, LocalIdentity, PinnedPeer, Seams
+from hookprobe.htp.trust import FullTrust, TrustSource
 from hookprobe.identity import directory as directories
 from hookprobe.identity.directory import Device, Directory, parse_address
 from hookprobe.identity.grant import DeviceGrant
@@ -101,7 +102,7 @@ class Parts:
     """What the host contributes.
 
     `history` is needed by edges of a mesh with a verifier; `tpm_roots` are makers' certificates
-    (DER) that a verifier believes.
+    (DER) that a verifier believes. `keylog` gets the keys of sessions where that was ordered.
     """
 
     reader: StoreReader
@@ -109,6 +110,7 @@ class Parts:
     now: Instant
     history: DeviceHistory | None = None
     tpm_roots: tuple[bytes, ...] = ()
+    keylog: KeyLog | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,15 @@ class Settings:
     transport: HtpConfig
     detection: DetectionConfig
     neuro: NeuroConfig = field(default_factory=NeuroConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class _Peers:
+    """What the transport is told about others: who they are, what they show, how good they are."""
+
+    directory: Directory
+    known: Fingerprints | None
+    trust: TrustSource = field(default_factory=FullTrust)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +159,13 @@ def build_validator(documents: Documents, settings: Settings, parts: Parts) -> V
     dials = [_pinned(peer) for peer in mesh.directory.validators() if peer.node > ours.node]
     resonance = DeviceResonance(ours.node, device_state(ours))
     rooms: list[Room] = [LedgerRoom(ledger)]
-    appraisals, known = None, EnrolledFingerprints(mesh.directory)
-    checks: Fingerprints = known
+    appraisals, peers = None, _Peers(mesh.directory, EnrolledFingerprints(mesh.directory))
     if mesh.directory.verifiers():
         grace_us = settings.neuro.grace_us
         appraisals = Appraisals(mesh.directory, SCHEMES.signatures, parts.reader, grace_us)
-        rooms, checks = [LedgerRoom(ledger, appraisals), appraisals], appraisals
-    endpoint = _endpoint(ours, resonance, (mesh.directory, checks), settings.transport, parts)
+        rooms = [LedgerRoom(ledger, appraisals), appraisals]
+        peers = _Peers(mesh.directory, appraisals, appraisals)
+    endpoint = _endpoint(ours, resonance, peers, settings.transport, parts)
     return ValidatorNode(ledger, MeshLinks(endpoint, rooms, dials), appraisals)
 
 
@@ -182,8 +193,8 @@ def build_edge(
         attestation = _attestation(mesh, ours, resonance, settings.neuro, parts)
         rooms.append(attestation)
         dials.insert(0, _pinned(_verifier_of(mesh.directory, ours.node)))
-    known = EnrolledFingerprints(mesh.directory)
-    endpoint = _endpoint(ours, resonance, (mesh.directory, known), settings.transport, parts)
+    peers = _Peers(mesh.directory, EnrolledFingerprints(mesh.directory))
+    endpoint = _endpoint(ours, resonance, peers, settings.transport, parts)
     feeds = {path: SensorFeed(sensor, path, parts.reader) for path, sensor in sensors.items()}
     detection = DetectionParts(settings.detection, ours.tenant, parts.reader)
     return EdgeNode(ledger, MeshLinks(endpoint, rooms, dials), feeds, detection, attestation)
@@ -221,8 +232,34 @@ def build_verifier(
     resonance = DeviceResonance(ours.node, device_state(ours))
     # Devices are judged by the batches they prove, not by what they present in a handshake: a
     # clone must be let in to convict itself.
-    endpoint = _endpoint(ours, resonance, (mesh.directory, None), settings.transport, parts)
+    peers = _Peers(mesh.directory, None, verification)
+    endpoint = _endpoint(ours, resonance, peers, settings.transport, parts)
     return VerifierNode(verification, MeshLinks(endpoint, [verification], dials))
+
+
+def build_endpoint(
+    documents: Documents, config: HtpConfig, parts: Parts
+) -> tuple[Endpoint, tuple[PinnedPeer, ...]]:
+    """Build a node's transport alone, for programs that speak for themselves.
+
+    Returns it with the validators that an edge dials; one that answers dials nobody.
+
+    Raises:
+        RemoteError: A document does not hold.
+        LocalError: The keys are not those of the enrolled node, or it is to answer and is neither
+            validator nor verifier.
+    """
+    mesh = _check(documents, parts.now)
+    ours = documents.secrets
+    if config.answering and mesh.device.role == "edge":
+        raise LocalError(
+            f"{ours.node} is enrolled as an edge: nobody dials it", hint="leave is_validator out"
+        )
+    resonance = DeviceResonance(ours.node, device_state(ours))
+    peers = _Peers(mesh.directory, EnrolledFingerprints(mesh.directory))
+    endpoint = _endpoint(ours, resonance, peers, config, parts)
+    validators = () if config.answering else _spread(mesh.directory.validators(), ours.node)
+    return endpoint, tuple(_pinned(peer) for peer in validators if peer.node != ours.node)
 
 
 def _attestation(
@@ -304,11 +341,11 @@ def _spread(validators: tuple[Device, ...], node: str) -> list[Device]:
 def _endpoint(
     ours: NodeSecrets,
     resonance: DeviceResonance,
-    peers: tuple[Directory, Fingerprints | None],
+    peers: _Peers,
     config: HtpConfig,
     parts: Parts,
 ) -> Endpoint:
-    directory, known = peers
+    directory, known = peers.directory, peers.known
     identity = LocalIdentity(
         node=ours.node,
         signer=Ed25519Signer(ours.signing),
@@ -321,5 +358,7 @@ def _endpoint(
         check=KnownFingerprints(known or EnrolledFingerprints(directory)),
         signatures=SCHEMES.signatures,
         kem=MlKem(),
+        trust=peers.trust,
+        keylog=parts.keylog,
     )
     return Endpoint(config, identity, seams, parts.random_bytes, parts.now)

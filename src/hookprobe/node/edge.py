@@ -23,6 +23,8 @@ from hookprobe.dsm.chain import Event
 from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.store import Persist, StoreReader, Write
 from hookprobe.htp.effects import Address
+from hookprobe.htp.messages import Vitals
+from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.traffic import Chunks
 from hookprobe.neuro.attester import Reading
 from hookprobe.neuro.messages import Place as RecordPlace
@@ -107,6 +109,14 @@ class EdgeNode:
 
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         return self._told(self._links.send_file(peer, data, now))
+
+    def receive_battery(self, percent: int) -> None:
+        """Tell peers in heartbeats what the host runs on: its charge, 255 on mains."""
+        self._links.report(Vitals(battery=percent))
+
+    def sessions(self, now: Instant) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
+        return self._links.sessions(now)
 
     def chunk_room(self, peer: NodeId) -> int:
         return self._links.chunk_room(peer)

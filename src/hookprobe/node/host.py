@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 
 from hookprobe.dsm.store import Persist
 from hookprobe.htp.effects import Address, Transmit
+from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.traffic import Chunks
 from hookprobe.neuro.effects import HostRequest
 from hookprobe.node.observations import Observation
@@ -45,7 +46,10 @@ class Node(Protocol):
 
 
 class FileNode(Node, Protocol):
-    """A node whose host also carries files."""
+    """A node whose host also carries files, and may look at its sessions."""
+
+    def sessions(self, now: Instant) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
 
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         """Send a message of the host's file transfers; `SendRefused` if there is no room."""

@@ -3,13 +3,15 @@
 A room says `Outgoing(peer, channel, data)` and is told which peers are connected; the endpoint
 seals, delivers and says which sessions live. Neither knows the other. When a session dies, messages
 under way are lost, and each room's own repair begins at the next connection.
+A peer without full trust (`htp.trust`) is in reach of the rooms of attestation only.
 """
 
 from collections.abc import Mapping, Sequence
 
-from hookprobe.htp.channels import Channel
+from hookprobe.htp.channels import ALERTS, Channel
 from hookprobe.htp.effects import (
     Address,
+    LevelChanged,
     MessageReceived,
     SendRefused,
     SessionDown,
@@ -18,14 +20,18 @@ from hookprobe.htp.effects import (
 )
 from hookprobe.htp.effects import Effect as TransportEffect
 from hookprobe.htp.endpoint import Endpoint
+from hookprobe.htp.messages import Vitals
+from hookprobe.htp.meters import SessionMeter
+from hookprobe.htp.packet import Mode
 from hookprobe.htp.seams import PinnedPeer, RegisteredPeer
 from hookprobe.htp.traffic import Chunks
+from hookprobe.htp.trust import ATTESTATION, Level
 from hookprobe.identity.device import DeviceStatus
 from hookprobe.identity.directory import Directory
 from hookprobe.node.host import Effect, Received
 from hookprobe.node.observations import MessageSent
 from hookprobe.node.resonance import Fingerprints
-from hookprobe.node.rooms import HangUp, Outgoing, Room, RoomEffect
+from hookprobe.node.rooms import HangUp, Outgoing, Redial, Regrade, Room, RoomEffect
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
@@ -71,6 +77,7 @@ class MeshLinks:
         }
         self._dials = {peer.node: peer for peer in dials}
         self._dial_again: dict[NodeId, Instant] = {}
+        self._levels: dict[NodeId, Level] = {}
 
     @property
     def peers(self) -> tuple[NodeId, ...]:
@@ -116,14 +123,27 @@ class MeshLinks:
             match effect:
                 case Outgoing(peer, channel, data):
                     carried.append(MessageSent(peer, channel, data))
-                    carried += self._absorb(self._endpoint.send(peer, channel, data, now), now)
+                    mode = Mode.BURST if channel in ALERTS else Mode.NORMAL
+                    sent = self._endpoint.send(peer, channel, data, now, mode)
+                    carried += self._absorb(sent, now)
                 case HangUp(peer, until):
                     carried += self._absorb(self._endpoint.close(peer, now), now)
                     if peer in self._dials:
                         self._dial_again[peer] = until
+                case Regrade(peer):
+                    carried += self._absorb(self._endpoint.regrade(peer, now), now)
+                case Redial():
+                    for pinned in self._dials.values():
+                        carried += self._redial(pinned, now)
                 case _:
                     carried.append(effect)
         return carried
+
+    def _redial(self, peer: PinnedPeer, now: Instant) -> list[Effect]:
+        if peer.node in self._endpoint.peers or peer.node in self._dial_again:
+            return []
+        effects = self._absorb(self._endpoint.close(peer.node, now), now)
+        return effects + self._absorb(self._endpoint.connect(peer, now), now)
 
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         """Send a message of the host's file transfers; `SendRefused` if there is no room."""
@@ -131,6 +151,14 @@ class MeshLinks:
         if any(isinstance(effect, SendRefused) for effect in effects):
             return list(effects)
         return [MessageSent(peer, Channel.FILE, data), *self._absorb(effects, now)]
+
+    def sessions(self, now: Instant) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
+        return self._endpoint.sessions(now)
+
+    def report(self, vitals: Vitals) -> None:
+        """Set what our next heartbeats say about this node."""
+        self._endpoint.report(vitals)
 
     def chunk_room(self, peer: NodeId) -> int:
         """Return how many bytes of chunks are taken now; -1 without a session."""
@@ -156,15 +184,31 @@ class MeshLinks:
                         found.append(effect)  # files live on the host's disk: its business
                 case SessionUp(peer):
                     found.append(effect)
-                    for room in self._rooms:
-                        found += self.carry(room.peer_connected(peer, now), now)
+                    self._levels[peer] = Level.CLOSED
+                case LevelChanged(peer, level):
+                    found.append(effect)
+                    found += self._admit(peer, Level(level), now)
                 case SessionDown(peer):
                     found.append(effect)
-                    for room in self._rooms:
-                        found += self.carry(room.peer_disconnected(peer, now), now)
+                    found += self._admit(peer, Level.CLOSED, now)
                 case _:
                     found.append(effect)
         return found
+
+    def _admit(self, peer: NodeId, level: Level, now: Instant) -> list[Effect]:
+        """Tell the rooms that a peer came into reach, or left it, as far as trust goes."""
+        before = self._levels.get(peer, Level.CLOSED)
+        self._levels[peer] = level
+        if level is Level.CLOSED:
+            self._levels.pop(peer)
+        effects: list[Effect] = []
+        for room in self._rooms:
+            least = Level.ATTESTING if ATTESTATION.issuperset(room.channels) else Level.FULL
+            if before < least <= level:
+                effects += self.carry(room.peer_connected(peer, now), now)
+            elif level < least <= before:
+                effects += self.carry(room.peer_disconnected(peer, now), now)
+        return effects
 
 
 def _is_due(at: Instant | None, now: Instant) -> bool:

@@ -1,7 +1,7 @@
 """The rooms of a node, as its links see them: machines that speak over channels of sessions.
 
-A room says what it wants as effects. `Outgoing` and `HangUp` are for the links, which turn them
-into datagrams; everything else goes on to the host in its order.
+A room says what it wants as effects. `Outgoing`, `HangUp`, `Regrade` and `Redial` are for the
+links, which turn them into datagrams; everything else goes on to the host in its order.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,19 @@ class HangUp:
     until: Instant
 
 
-RoomEffect: TypeAlias = Effect | Outgoing | HangUp
+@dataclass(frozen=True, slots=True)
+class Regrade:
+    """What is known of a node changed: look at the trust in it anew."""
+
+    peer: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Redial:
+    """Dial whom we dial and do not reach, now: what kept them from us is over."""
+
+
+RoomEffect: TypeAlias = Effect | Outgoing | HangUp | Regrade | Redial
 
 
 class Room(Protocol):

@@ -6,6 +6,7 @@ The validator whose name sorts first dials the other, so each pair has one sessi
 from hookprobe.dsm.governance import Governance
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.htp.effects import Address
+from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.traffic import Chunks
 from hookprobe.node.appraisals import Appraisals
 from hookprobe.node.host import Effect, Received
@@ -55,6 +56,10 @@ class ValidatorNode:
 
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         return self._links.send_file(peer, data, now)
+
+    def sessions(self, now: Instant) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
+        return self._links.sessions(now)
 
     def chunk_room(self, peer: NodeId) -> int:
         return self._links.chunk_room(peer)

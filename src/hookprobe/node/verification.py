@@ -20,6 +20,7 @@ from hookprobe.crypto.signing import Signer
 from hookprobe.dsm.store import Persist, StoreReader, Table, Write
 from hookprobe.errors import HookProbeError, LocalError, RemoteError
 from hookprobe.htp.channels import Channel
+from hookprobe.htp.trust import ATTESTING_FROM, FULL_TRUST
 from hookprobe.identity import fingerprint
 from hookprobe.identity.fingerprint import Fingerprint, Match
 from hookprobe.identity.grant import DeviceGrant
@@ -46,7 +47,7 @@ from hookprobe.neuro.ter import TER_BYTES, Ter, decode
 from hookprobe.neuro.trust import START_BP, Trust
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.neuro.verifier import Verifier
-from hookprobe.node.appraisals import FINGERPRINTS_KNOWN_MAX
+from hookprobe.node.appraisals import FINGERPRINTS_KNOWN_MAX, scaled
 from hookprobe.node.observations import (
     CloneSuspected,
     CommitmentOpened,
@@ -274,6 +275,17 @@ class Verification:
     def standings(self) -> list[Standing]:
         """Return what is known about every device, sorted by name."""
         return [self._verifier.standing(node) for node in self._verifier.nodes()]
+
+    def trust(self, node: NodeId, now: Instant) -> int:
+        """Return the trust that a node's sessions with us have, in 1/65535.
+
+        It never falls below what attesting needs: a device that has to attest again does so here,
+        and a clone must be let in to convict itself.
+        """
+        if node not in self._host.grants:
+            return FULL_TRUST
+        level = self._verifier.standing(node).trust.level(now)
+        return max(ATTESTING_FROM, scaled(level))
 
     def is_connected(self, node: NodeId) -> bool:
         return node in self._connected

@@ -4,6 +4,7 @@ Edges dial it; it dials the validators. It writes no chain and has no vote.
 """
 
 from hookprobe.htp.effects import Address
+from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.traffic import Chunks
 from hookprobe.node.host import Effect, Received
 from hookprobe.node.links import MeshLinks
@@ -36,6 +37,10 @@ class VerifierNode:
 
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         return self._links.send_file(peer, data, now)
+
+    def sessions(self, now: Instant) -> list[SessionMeter]:
+        """Return what each session has done, sorted by peer."""
+        return self._links.sessions(now)
 
     def chunk_room(self, peer: NodeId) -> int:
         return self._links.chunk_room(peer)

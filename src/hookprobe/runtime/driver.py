@@ -17,6 +17,7 @@ from hookprobe.node.host import Effect, Node
 from hookprobe.node.observations import MessageSent, Observation
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.egress import DATAGRAM, MESSAGE, EgressRecord
+from hookprobe.runtime.qlog import SessionTrace
 from hookprobe.runtime.udp import Received, UdpSocket
 
 
@@ -39,6 +40,7 @@ class Driver:
 
     Attributes:
         perform: Carries out what an edge asks of its host; see `runtime.device_host`.
+        trace: Is shown the datagrams of one session, if somebody looks.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Driver:
         self._report = report
         self._egress = egress
         self.perform: Callable[[HostRequest], None] | None = None
+        self.trace: SessionTrace | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] | None = None
 
@@ -99,6 +102,8 @@ class Driver:
             self._failed.set_exception(error)
 
     def _receive(self, received: Received) -> None:
+        if self.trace is not None:
+            self.trace.received(received)
         self.execute(self._node.receive_batch(received, self._clock.now()))
 
     def _wake(self) -> None:
@@ -112,8 +117,7 @@ class Driver:
             return
         leaving: list[Transmit] = []
         for effect in effects:
-            if self._egress is not None:
-                _record(self._egress, effect)
+            self._record(effect)
             if isinstance(effect, Transmit):
                 leaving.append(effect)
             elif isinstance(effect, HostRequest):
@@ -129,6 +133,16 @@ class Driver:
         if leaving:
             self._socket.send_batch(leaving)
         self._set_timer()
+
+    def _record(self, effect: Effect) -> None:
+        egress = self._egress
+        if isinstance(effect, Transmit):
+            if egress is not None:
+                egress.add(DATAGRAM, effect.data)
+            if self.trace is not None:
+                self.trace.sent(effect)
+        elif egress is not None and isinstance(effect, MessageSent):
+            egress.add(MESSAGE, effect.data)
 
     def _persist(self, batches: Sequence[Persist]) -> bool:
         try:
@@ -155,13 +169,6 @@ class Driver:
         if due is not None:
             delay_s = max(0, due - self._clock.now()) / 1e6
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
-
-
-def _record(egress: EgressRecord, effect: Effect) -> None:
-    if isinstance(effect, Transmit):
-        egress.add(DATAGRAM, effect.data)
-    elif isinstance(effect, MessageSent):
-        egress.add(MESSAGE, effect.data)
 
 
 async def _until(stop: asyncio.Event) -> None:

@@ -18,6 +18,10 @@ _FIELDS = {
     "hookprobe_dsm_quorum": "needed",
     "hookprobe_dsm_quorum_lost": "quorum_lost",
     "hookprobe_htp_peers": "peers",
+    "hookprobe_htp_packets_lost": "packets_lost",
+    "hookprobe_htp_packets_failed": "packets_failed",
+    "hookprobe_htp_in_flight_bytes": "in_flight_bytes",
+    "hookprobe_htp_peers_doubted": "peers_doubted",
     "hookprobe_htp_datagram_bytes": "datagram_bytes_sent",
     "hookprobe_webhook_waiting": "webhooks_waiting",
 }

@@ -50,6 +50,8 @@ _LEVELS: dict[type[object], Level] = {
     transport.MessageReceived: Level.TRACE,
     transport.VitalsReported: Level.TRACE,
     transport.TrustReported: Level.TRACE,
+    transport.MessageWithheld: Level.TRACE,
+    transport.LevelChanged: Level.DEBUG,
     transport.SessionRenewed: Level.DEBUG,
     transport.BareRejectSeen: Level.DEBUG,
     transport.PeerMoved: Level.DEBUG,

@@ -18,6 +18,7 @@ from hookprobe.dsm import effects as ledger
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.misbehaviour import Fault
 from hookprobe.htp import effects as transport
+from hookprobe.htp.channels import Channel
 from hookprobe.node.observations import IncidentRecorded, MessageRefused, MessageSent, Observation
 
 FINALITY = "hookprobe_dsm_finality_seconds"
@@ -100,6 +101,8 @@ METRICS = (
              _words(transport.RefusedReason)),
     _counter("hookprobe_htp_peers_refused_total", "Peers refused by us.", "reason",
              _words(transport.RejectCode)),
+    _counter("hookprobe_htp_messages_withheld_total", "Messages of peers trusted too little.",
+             "kind", _words(Channel)),
     _counter("hookprobe_htp_messages_sent_total", "Messages sent."),
     _counter("hookprobe_htp_messages_refused_total", "Messages that did not decode."),
     _counter("hookprobe_htp_message_bytes_total", "Bytes of messages before sealing."),
@@ -116,6 +119,10 @@ METRICS = (
     _gauge("hookprobe_dsm_quorum", "Validators that must agree."),
     _gauge("hookprobe_dsm_quorum_lost", "1 while an open epoch finds no quorum."),
     _gauge("hookprobe_htp_peers", "Peers with a live session."),
+    _gauge("hookprobe_htp_packets_lost", "Packets found lost, of the sessions that live."),
+    _gauge("hookprobe_htp_packets_failed", "Packets that did not open under live keys."),
+    _gauge("hookprobe_htp_in_flight_bytes", "Bytes on their way and not acknowledged."),
+    _gauge("hookprobe_htp_peers_doubted", "Peers who dialled and have not full trust."),
     _gauge("hookprobe_htp_datagram_bytes", "Bytes of datagrams sent since the start."),
     _gauge("hookprobe_webhook_waiting", "Webhook deliveries that wait."),
     _gauge("hookprobe_node_status_age_seconds", "Age of the status these numbers are from."),
@@ -138,6 +145,10 @@ class Rule:
     metric: str
     word: Word = lambda _: ""
     amount: Callable[[Any], int] = lambda _: 1
+
+
+def _channel(observation: Any) -> str:
+    return str(observation.channel.name).lower()
 
 
 def _reason(observation: Any) -> str:
@@ -186,6 +197,7 @@ RULES: Mapping[type[object], tuple[Rule, ...]] = {
     ledger.VotingSuspended: (Rule("hookprobe_dsm_suspensions_total"),),
     transport.SessionUp: (Rule("hookprobe_htp_sessions_total"),),
     transport.SessionDown: (Rule("hookprobe_htp_sessions_ended_total", _reason),),
+    transport.MessageWithheld: (Rule("hookprobe_htp_messages_withheld_total", _channel),),
     transport.Dropped: (Rule("hookprobe_htp_packets_dropped_total", _reason),),
     transport.SendRefused: (Rule("hookprobe_htp_sends_refused_total", _reason),),
     transport.AttestRefused: (Rule("hookprobe_htp_peers_refused_total", _code),),

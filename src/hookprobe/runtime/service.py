@@ -28,6 +28,7 @@ from hookprobe.dsm.tree_log import TreeLog
 from hookprobe.errors import ConfigError, HostError, LocalError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, RefusedReason, SendRefused
+from hookprobe.htp.meters import SessionMeter
 from hookprobe.identity import directory as directories
 from hookprobe.identity.directory import parse_address
 from hookprobe.neuro.backends.selection import load_backend
@@ -64,18 +65,21 @@ from hookprobe.runtime.file_pump import Room
 from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.folders import NodeFolder
+from hookprobe.runtime.keylog import open_keylog
 from hookprobe.runtime.keystore import read_roots
 from hookprobe.runtime.ledger_store import LedgerStore, open_store, place_of
 from hookprobe.runtime.log_publisher import LogPublisher
 from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.runtime.outside import Outside
+from hookprobe.runtime.power import tell_power
+from hookprobe.runtime.qlog import open_trace
 from hookprobe.runtime.record_desk import RecordDesk
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
 from hookprobe.runtime.validator_desk import ValidatorDesk
 from hookprobe.runtime.verifier_desk import VerifierDesk
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, SECOND, Duration
+from hookprobe.wire.instant import MILLISECOND, SECOND, Duration, Instant
 
 TAIL_EVERY_S = 0.05
 STATUS_EVERY_S = 1.0
@@ -97,6 +101,7 @@ class _Process:
     outside: Outside
     chores: Sequence[Callable[[], Coroutine[None, None, None]]]
     desks: Mapping[str, control.Perform]
+    sessions: Callable[[Instant], list[SessionMeter]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,8 @@ def settings_of(config: Config) -> Settings:
     )
     answering = config.text("dsm.node.role") in {"validator", "verifier"}
     transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
+    if config.integer("htp.ghost_bytes_per_s"):
+        transport = transport.ghosting(config.integer("htp.ghost_bytes_per_s"))
     incidents = IncidentConfig(idle_us=config.integer("sensors.idle_ms") * MILLISECOND)
     home = config.texts("sensors.home_networks") or HOME_NETWORKS
     detection = DetectionConfig(home_networks=home, incidents=incidents)
@@ -206,12 +213,12 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
             [f"dsm.node.id: is {config.text('dsm.node.id')}, the key file is of another node"]
         )
     _check_agreement(config, folder)
-    state = config.file("state.path")
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config.file("state.path").mkdir(mode=0o700, parents=True, exist_ok=True)
     store = open_store(place_of(config))
-    egress = _egress(config)
+    egress, keylog = _egress(config), open_keylog(config, log)
     try:
-        built = _build(role, config, folder, store)
+        parts = Parts(store, secrets.token_bytes, Clock().now(), keylog=keylog)
+        built = _build(role, config, folder, parts)
         process = _join(built, config, folder, log, (store, egress))
         log.event("Started", Level.INFO, node=folder.secrets.node, role=role, pid=os.getpid())
         port = process.outside.start()
@@ -223,8 +230,9 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
         log.event("Stopped", Level.INFO, node=folder.secrets.node)
     finally:
         store.close()
-        if egress is not None:
-            egress.close()
+        for record in (egress, keylog):
+            if record is not None:
+                record.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +273,11 @@ def _join(
     name, desk = _desk_of(node, (genesis.ca_keys, publisher), clock)
     if isinstance(desk, VerifierDesk):
         observers.append(desk.report)
+    trace = open_trace(config, clock)
+    if trace is not None:
+        observers.append(trace.report)
     driver = Driver(node, socket, kept[0], clock, _each(observers), kept[1])
+    driver.trace = trace
     if device is not None:
         driver.perform = device.perform
     for speaker in (carrier, device, desk, publisher):
@@ -273,7 +285,9 @@ def _join(
             speaker.execute = driver.execute
     desks = {name: desk.perform, file_control.SOCKET_FILE: file_control.answering(files)}
     chores = [item.run for item in (device, publisher) if item is not None]
-    return _Process(driver, socket, board, clock, state, log, files, outside, chores, desks)
+    return _Process(
+        driver, socket, board, clock, state, log, files, outside, chores, desks, node.sessions
+    )
 
 
 def _publisher(
@@ -305,11 +319,10 @@ def _egress(config: Config) -> EgressRecord | None:
     return EgressRecord(config.folder / path) if path else None
 
 
-def _build(role: str, config: Config, folder: NodeFolder, store: LedgerStore) -> _Built:
+def _build(role: str, config: Config, folder: NodeFolder, parts: Parts) -> _Built:
     papers = (folder.enrolment, folder.genesis, folder.directory)
     documents = Documents(folder.secrets, *papers, folder.spare_voting)
     settings = settings_of(config)
-    parts = Parts(store, secrets.token_bytes, Clock().now())
     match role:
         case "edge":
             machine = machine_of(config, folder.secrets)
@@ -392,6 +405,7 @@ async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _S
     chores += [asyncio.create_task(chore()) for chore in process.chores]
     chores += [_answer(process, name, perform) for name, perform in process.desks.items()]
     if isinstance(node, EdgeNode):
+        chores.append(asyncio.create_task(tell_power(node)))
         chores += [
             asyncio.create_task(_follow(process, node, path, sensors.start))
             for path in sensors.files
@@ -478,5 +492,9 @@ def _write_board(process: _Process) -> None:
     # A status that cannot be written is no reason to stop protecting; the next try may work.
     process.outside.count()
     with contextlib.suppress(HostError):
-        document = process.board.document(process.clock.now(), process.socket.sent_bytes)
+        now = process.clock.now()
+        process.board.sessions = process.sessions(now)
+        if process.driver.trace is not None:
+            process.driver.trace.measured(process.board.sessions)
+        document = process.board.document(now, process.socket.sent_bytes)
         status.write(process.state, document)

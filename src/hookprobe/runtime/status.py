@@ -6,12 +6,14 @@ its age: a file that is old belongs to a node that does not run or hangs.
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hookprobe.dsm import effects as ledger
 from hookprobe.errors import HostError, MalformedError
 from hookprobe.htp.effects import Dropped, SessionDown, SessionUp
+from hookprobe.htp.meters import SessionMeter
+from hookprobe.htp.trust import Level
 from hookprobe.neuro.effects import Appraised, DeviceSilent, ResyncNeeded, VerdictHeard
 from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, Verdict
 from hookprobe.node.observations import (
@@ -31,6 +33,8 @@ STATUS_FILE = "status.json"
 STALE_US = 10_000_000
 _SIZE_MAX_BYTES = 1 << 20
 _INCIDENTS_SHOWN = 20
+_SESSIONS_SHOWN = 64
+FULL = Level.FULL.value
 
 _COUNTED: dict[type[object], str] = {
     ledger.BlockAccepted: "blocks",
@@ -93,6 +97,21 @@ class Resonance:
         return found
 
 
+def _sessions(meters: Sequence[SessionMeter]) -> dict[str, object]:
+    """Return the sums over all sessions, and the first ones by themselves; addresses stay out."""
+    shown = [
+        {name: value for name, value in meter._asdict().items() if name != "address"}
+        for meter in meters[:_SESSIONS_SHOWN]
+    ]
+    return {
+        "packets_lost": sum(meter.lost for meter in meters),
+        "packets_failed": sum(meter.failed for meter in meters),
+        "in_flight_bytes": sum(meter.in_flight_bytes for meter in meters),
+        "peers_doubted": sum(meter.level < FULL and not meter.dialled for meter in meters),
+        "sessions": shown,
+    }
+
+
 class StatusBoard:
     """Gathers what a status needs from observations.
 
@@ -115,6 +134,7 @@ class StatusBoard:
         self.meter = Meter()
         self.pending: Callable[[], JsonObject] = dict
         self.webhooks_waiting = 0
+        self.sessions: Sequence[SessionMeter] = ()
         self._schedule = schedule
         self._open_epoch: int | None = None
         self._view = 1
@@ -179,6 +199,7 @@ class StatusBoard:
             **self._fixed,
             "at": now,
             "peers": sorted(self._peers),
+            **_sessions(self.sessions),
             "last_epoch": self._epoch,
             "open_epoch": self._open_epoch,
             "view": self._view if self._open_epoch is not None else None,

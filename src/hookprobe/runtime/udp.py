@@ -178,6 +178,10 @@ class UdpSocket:
         """Close a socket that was never attached."""
         self._socket.close()
 
+    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop calling; what arrives waits in the host's buffer, as far as that goes."""
+        loop.remove_reader(self._socket)
+
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.remove_reader(self._socket)
         self._socket.close()

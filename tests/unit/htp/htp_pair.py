@@ -52,6 +52,17 @@ class Replay:
         return node not in self.distrusted and (rdv, posf) == answer_of(fingerprint, challenge)
 
 
+class Scores:
+    """A source of trust that the tests write; who is not in it is trusted."""
+
+    def __init__(self) -> None:
+        self.scores: dict[NodeId, int] = {}
+
+    def trust(self, node: NodeId, now: Instant) -> int:
+        del now
+        return self.scores.get(node, 0xFFFF)
+
+
 class Book:
     """A registry that the tests write."""
 
@@ -93,7 +104,9 @@ class Host:
         self.identity = identity_of(name)
         self.weights = Weights(fingerprint_of(name))
         self.replay = Replay()
-        self.seams = Seams(book, self.weights, self.replay, Ed25519(), MlKem())
+        self.scores = Scores()
+        parts = (book, self.weights, self.replay, Ed25519(), MlKem(), self.scores)
+        self.seams = Seams(*parts)
         self.effects: list[Effect] = []
         self.starts = 0
         self.endpoint = self.boot(now)

@@ -185,8 +185,6 @@ def test_misuse_is_a_local_error() -> None:
         edge.endpoint.connect(validator.pin(), world.now)
     with pytest.raises(LocalError):
         edge.endpoint.connect(edge.pin(), world.now)
-    with pytest.raises(LocalError):
-        validator.endpoint.grade(edge.name, 65_536)
 
 
 def test_new_data_waits_for_credit_and_lost_data_does_not() -> None:

@@ -196,7 +196,7 @@ def odd_header(host: Host, peer: Host, flags: int, mode: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("flags", "mode", "taken"),
-    [(1, 0, True), (3, 0, False), (5, 0, False), (9, 0, True), (1, 1, False)],
+    [(1, 0, True), (3, 0, False), (5, 0, False), (9, 0, True), (1, 1, True), (1, 3, False)],
 )
 def test_23_flags_and_modes_without_a_meaning_yet_are_refused(
     flags: int, mode: int, taken: bool

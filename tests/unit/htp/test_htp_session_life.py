@@ -25,14 +25,11 @@ from hookprobe.htp.effects import (
     SessionRenewed,
     SessionUp,
     Transmit,
-    TrustReported,
 )
 from hookprobe.htp.link import REJECT_AFTER_PACKETS, REKEY_AFTER_PACKETS
 from hookprobe.htp.messages import (
-    Ack,
     CloseCode,
     Vitals,
-    encode_ack,
     encode_close,
     encode_heartbeat,
 )
@@ -210,24 +207,6 @@ def test_30_unchecked_peers_may_carry_any_fresh_beacon() -> None:
     world.run(3 * MINUTE)
     assert validator.of(ResonanceMismatch) == []
     assert validator.endpoint.peers == (edge.name,)
-
-
-def test_31_trust_flows_from_the_answering_end_only() -> None:
-    world, edge, validator = calm()
-    world.execute(edge, edge.endpoint.send(validator.name, Channel.TER, b"x", world.now))
-    validator.endpoint.grade(edge.name, 1000)
-    world.run(MINUTE)
-    assert edge.of(TrustReported) == [
-        TrustReported(validator.name, 0xFFFF),
-        TrustReported(validator.name, 1000),
-    ]
-    claim = Ack(0, 0, 1024, 0xFFFF, 15, 1, bytes(8), ((0, 0),))
-    packet = seal_as(edge, validator, PacketType.ACK, encode_ack(claim), world)
-    validator.effects.clear()
-    world.execute(validator, validator.endpoint.receive_datagram(packet, edge.address, world.now))
-    link = validator.endpoint._links[edge.name]
-    assert (link.trust, link._heartbeat_s, link.renewal_due) == (1000, 30, False)
-    assert validator.effects == []
 
 
 def test_32_ten_hours_of_sleep_cost_a_handshake() -> None:
