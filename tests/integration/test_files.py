@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hookprobe.runtime.local_mesh import LocalMesh, MeshShape
+from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, MeshShape
 
 SHAPE = MeshShape(
     validators=1,
@@ -22,7 +22,7 @@ WAIT_S = 20
 
 
 class Machine:
-    """A validator, an edge, and a person at the edge."""
+    """A validator, an edge that is trusted once a verifier certified it, and a person there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -72,7 +72,7 @@ def write(path: Path, data: bytes) -> str:
 
 async def story(machine: Machine) -> None:
     local = write(machine.folder / "local.bin", DATA)
-    await machine.start("validator-1", "edge-a")
+    await machine.start(VERIFIER, "validator-1", "edge-a")
     code, out, said = await machine.file("put", local, "validator-1:a.bin", "-o", "json")
     assert code == 0, said
     assert json.loads(out)["sha256"] == hashlib.sha256(DATA).hexdigest()
@@ -106,7 +106,7 @@ async def story(machine: Machine) -> None:
 async def killed_story(machine: Machine) -> None:
     old = write(machine.folder / "old.bin", b"old")
     new = write(machine.folder / "new.bin", DATA)
-    await machine.start("validator-1", "edge-a")
+    await machine.start(VERIFIER, "validator-1", "edge-a")
     assert (await machine.file("put", old, "validator-1:a.bin"))[0] == 0
     putting = await machine.begin("put", new, "validator-1:a.bin", "--replace")
     await machine.held(512)

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from hookprobe.errors import UnavailableError
 from hookprobe.htp.channels import Channel
-from hookprobe.htp.effects import FragmentsReceived, MessageReceived, SessionDown, SessionUp
+from hookprobe.htp.effects import (
+    FragmentsReceived,
+    LevelChanged,
+    MessageReceived,
+    SessionDown,
+    SessionUp,
+)
+from hookprobe.htp.trust import Level, permits
 from hookprobe.node.observations import Observation
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.file_conversation import Conversation
@@ -36,6 +43,7 @@ class FileService:
         self._limits = limits
         self._clock = clock
         self._conversations: dict[NodeId, Conversation] = {}
+        self._levels: dict[NodeId, Level] = {}
         self._ending: dict[asyncio.Task[None], None] = {}
 
     def report(self, observation: Observation) -> None:
@@ -53,7 +61,10 @@ class FileService:
                 self._end(peer)
                 store = self._store(peer)
                 self._conversations[peer] = Conversation(peer, self._carrier, store, self._clock)
+            case LevelChanged(peer, level):
+                self._levels[peer] = Level(level)
             case SessionDown(peer):
+                self._levels.pop(peer, None)
                 self._end(peer)
             case _:
                 pass
@@ -74,12 +85,17 @@ class FileService:
         """Return the conversation with a connected peer.
 
         Raises:
-            UnavailableError: There is no session with it.
+            UnavailableError: There is no session with it, or not yet the trust that files need.
         """
         conversation = self._conversations.get(peer)
         if conversation is None:
             raise UnavailableError(
                 f"no session with {peer}", hint="`hookprobe status` lists the peers in reach"
+            )
+        if not permits(self._levels.get(peer, Level.FULL), Channel.FILE):
+            raise UnavailableError(
+                f"the session with {peer} does not permit files yet",
+                hint="a verifier certifies the edge first; `hookprobe verifier devices` there",
             )
         return conversation
 

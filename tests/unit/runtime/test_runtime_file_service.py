@@ -17,6 +17,7 @@ from hookprobe.htp.effects import (
     BulkFragment,
     DownReason,
     FragmentsReceived,
+    LevelChanged,
     MessageReceived,
     SessionDown,
     SessionUp,
@@ -28,6 +29,7 @@ from hookprobe.htp.transfer_codec import (
     FileOperation,
     FileRefusedError,
 )
+from hookprobe.htp.trust import Level
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.file_pump import Room
 from hookprobe.runtime.file_service import FileService
@@ -213,6 +215,17 @@ def test_peers_have_a_folder_each_and_none_where_none_is_served(tmp_path: Path) 
         await refused(FileError.FORBIDDEN, other.list("/"))
         await wire.transfer().create("a.txt", b"x")
         assert (tmp_path / "served/edge-1/a.txt").read_bytes() == b"x"
+
+    play(tmp_path, story)
+
+
+def test_without_the_trust_that_files_need_nobody_waits_for_an_answer(tmp_path: Path) -> None:
+    async def story(wire: Wire) -> None:
+        wire.edge.report(LevelChanged(VALIDATOR, Level.ATTESTING))
+        with pytest.raises(UnavailableError, match="does not permit files yet"):
+            wire.transfer()
+        wire.edge.report(LevelChanged(VALIDATOR, Level.FULL))
+        await wire.transfer().create("a.txt", b"x")
 
     play(tmp_path, story)
 
