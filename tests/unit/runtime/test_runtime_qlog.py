@@ -111,11 +111,12 @@ def test_a_node_writes_them_because_it_was_told_to(tmp_path: Path) -> None:
         mesh.change_settings("edge-a", {"htp": orders})
         await mesh.start(["validator-1", "verifier-1", "edge-a"])
         try:
-            warned = up = False
-            while not (warned and up):
+            warned, peers = False, set[object]()
+            while not (warned and len(peers) == 2):
                 line = await asyncio.wait_for(mesh.lines.get(), 30)
                 warned |= line.event == "KeysWrittenDown" and line.fields["level"] == "warning"
-                up |= (line.node, line.event) == ("edge-a", "LevelChanged")
+                if (line.node, line.event) == ("edge-a", "LevelChanged"):
+                    peers.add(line.fields["peer"])
             await asyncio.sleep(2.5)
         finally:
             await mesh.stop()

@@ -155,7 +155,9 @@ def test_every_name_can_be_imported_and_importing_the_room_stays_pure() -> None:
 
 def test_the_deployment_guides_program(place: Place) -> None:
     program = GUIDE.replace("listen_port=4478", f"listen_port={place.port}")
-    command = [sys.executable, "-u", "-c", program]
+    # Where the tests themselves run in the background, SIGINT is ignored unless asked for.
+    heeding = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-u", "-c", heeding + program]
     with subprocess.Popen(
         command, cwd=place.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
