@@ -19,8 +19,9 @@ if ! command -v debootstrap >/dev/null; then
 fi
 
 root=$(mktemp -d)
+chmod 755 "$root" # it becomes "/", which programs that drop their rights must still read
 cleanup() {
-  for place in run/netns proc dev sys; do
+  for place in run/netns proc dev sys ""; do
     mountpoint -q "$root/$place" && umount -l "$root/$place"
   done
   rm -rf --one-file-system "$root"
@@ -37,6 +38,9 @@ debootstrap --variant=minbase --include=python3,ca-certificates "$release" "$roo
   { tail -5 "$root.log" >&2; exit 1; }
 rm -f "$root.log"
 
+# "ip netns" remounts "/", so "/" must be a mount of its own.
+mount --bind "$root" "$root"
+mount --make-private "$root"
 mount --bind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t sysfs sys "$root/sys"
