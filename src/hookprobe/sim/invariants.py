@@ -38,6 +38,7 @@ from hookprobe.dsm.misbehaviour import Verdict, judge
 from hookprobe.dsm.roll import Roll
 from hookprobe.dsm.store import Table
 from hookprobe.dsm.validator import ValidatorLedger
+from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.dsm.voting import EARLY_MAX
 from hookprobe.errors import RemoteError
 from hookprobe.sim.succession import Said, Succession
@@ -242,10 +243,21 @@ class Invariants:
         # The last crashed nodes come back, and clocks are right again, within SETTLING_US.
         if self._calm_at is None or leader not in self._honest_nodes:
             return
+        if not self.tolerates(validators):
+            return
         if opened_at < self._calm_at + SETTLING_US:
             return
         if final.certificate.view > 2:
             self._fail(f"I9: honest {leader} led epoch {epoch} to view {final.certificate.view}")
+
+    def tolerates(self, validators: ValidatorSet) -> bool:
+        """Tell whether a set is live: operators may remove honest members until f is too small.
+
+        Seven tolerate two; without one honest member the six that are left tolerate only one, and
+        agree no faster than the traitors let them. Safety is judged all the same.
+        """
+        traitors = [name for name in validators.ids if name not in self._honest_nodes]
+        return len(traitors) <= validators.faults
 
     def note_time(self, host: Host, seen: Observation, now: int) -> None:
         """Note when the first honest validator opened an epoch."""

@@ -347,7 +347,7 @@ class Scenario:
         if finished and not self.invariants.violations:
             self.invariants.conclude(self._edges, self._mesh.keys.schemes)
         violations = list(self.invariants.violations)
-        if not finished and not violations:
+        if not finished and not violations and self._live():
             reached = {host.name: self._reached(host) for host in self._validators if host.honest}
             violations.append(f"I10: not all final in time: {reached}")
         return Outcome(
@@ -367,6 +367,18 @@ class Scenario:
             return False
         wanted = self.profile.churn_epochs if self.churn.candidates else self.profile.epochs
         return all(self._reached(host) >= wanted for host in self._validators if host.honest)
+
+    def _live(self) -> bool:
+        """Whether the set that stopped last has no more traitors than it tolerates."""
+        ledgers = [host.machine for host in self._validators if host.honest]
+        latest = max(
+            (ledger for ledger in ledgers if isinstance(ledger, ValidatorLedger)),
+            key=lambda ledger: ledger.history.next_epoch,
+            default=None,
+        )
+        if latest is None:
+            return True
+        return self.invariants.tolerates(latest.history.roll.at(latest.history.next_epoch))
 
     def _reached(self, host: Host) -> int:
         machine = host.machine
