@@ -8,9 +8,6 @@ import pytest
 
 PUSH_SEEDS = 600
 NIGHT_SEEDS = 10_000
-# Findings not yet understood, also named in docs/status. Each must still be found: take it out when
-# it is explained, and never add one without saying so there.
-OPEN_FINDINGS = {"seed 4488 FAILED I9: honest v05 led epoch 10 to view 4"}
 
 
 def run_seeds(first: int, count: int, profile: str) -> list[str]:
@@ -48,11 +45,8 @@ def test_seeds_with_changing_validators_hold() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_ten_thousand_seeds_find_what_is_known_and_nothing_else() -> None:
-    reports = run_seeds(0, NIGHT_SEEDS, "fast")
-    assert all(report.splitlines()[-1].endswith("steps") for report in reports), reports
-    lines = [line for report in reports for line in report.splitlines()[:-1]]
-    assert sorted(lines) == sorted(OPEN_FINDINGS)
+def test_ten_thousand_seeds_hold() -> None:
+    assert run_seeds(0, NIGHT_SEEDS, "fast") == []
 
 
 @pytest.mark.slow

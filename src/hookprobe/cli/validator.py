@@ -13,6 +13,7 @@ from hookprobe.cli.configuration import config_option, form_option
 from hookprobe.cli.output import emit, emit_one, message
 from hookprobe.cli.run import validator
 from hookprobe.config.load import load
+from hookprobe.dsm.certificate import faults
 from hookprobe.dsm.notes import NOTE_MAX_BYTES
 from hookprobe.identity.secrets import SECRET_BYTES
 from hookprobe.runtime import folders
@@ -69,8 +70,18 @@ def approve(path: Path | None, form: str | None, application: str) -> None:
 @config_option
 @form_option
 def remove(path: Path | None, form: str | None, name: str) -> None:
-    """Vote to remove the validator NAME; with this validator's own name it leaves."""
+    """Vote to remove the validator NAME; with this validator's own name it leaves.
+
+    Says so when the smaller set would tolerate fewer faulty members.
+    """
+    rows = ask(path, SOCKET_FILE, {"op": "status"})
     _order(path, form, {"op": "remove", "validator": parse_node_id(name)})
+    size = sum(row["state"] == "member" for row in rows)
+    if faults(size - 1) < faults(size):
+        message(
+            f"note: {size} validators tolerate {faults(size)} faulty ones, {size - 1} only "
+            f"{faults(size - 1)}: admit another before this vote is carried"
+        )
 
 
 def _order(path: Path | None, form: str | None, request: JsonObject) -> None:
