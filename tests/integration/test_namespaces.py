@@ -6,6 +6,7 @@ the end all validators hold one history and evidence verifies with the stand-alo
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.effects import Send
@@ -58,6 +58,12 @@ class Pull(Generic[Entry]):
         """Whether the range is bound to a head."""
         return self.head != NO_PARENT or bool(self.got)
 
+    def widen(self, other: Self) -> None:
+        """Take over what another pull of the same head knows: sources, and a later end."""
+        self.sources += [node for node in other.sources if node not in self.sources]
+        if not self.named:
+            self.last = max(self.last, other.last)
+
     def message(self) -> GetRange | GetPack:
         return GetRange(self.request, self.lane, self.first, self.last, self.head)
 
@@ -93,11 +99,15 @@ class Puller(Generic[Entry]):
     def want(self, pull: Pull[Entry], now: Instant) -> list[Send]:
         """Begin to fetch a range, unless that is under way or too much is.
 
-        `pull.sources` are tried in order, each once.
+        `pull.sources` are tried in order, each once. What is under way already gets them as further
+        sources: who announces blocks and stays silent must not keep us from asking others.
         """
         key = (pull.lane, pull.head)
+        if key in self._pulls:
+            self._pulls[key].widen(pull)
+            return []
         full = len(self._pulls) >= self._config.requests_max
-        if key in self._pulls or full or not pull.sources or pull.first > pull.last:
+        if full or not pull.sources or pull.first > pull.last:
             return []
         self._pulls[key] = pull
         return self._ask(key, now)

@@ -101,6 +101,26 @@ def test_silence_moves_on_to_the_next_source_and_then_gives_up() -> None:
     assert (late, sends, len(puller)) == ([B], [], 0)
 
 
+def test_a_silent_announcer_does_not_keep_others_from_being_asked() -> None:
+    puller: Puller[BlockEntry] = Puller(LedgerConfig())
+    assert puller.want(Pull(LANE, 2, 3, NO_PARENT, [A]), NOW) != []
+    for _ in range(2):
+        assert puller.want(Pull(LANE, 2, 5, NO_PARENT, [A, B]), NOW) == []
+    late, sends = puller.handle_timeout(LATER)
+    assert (late, [send.peer for send in sends]) == ([A], [B])
+    assert (asked(sends).first, asked(sends).last) == (2, 5)
+    late, sends = puller.handle_timeout(Instant(LATER + 3 * SECOND))
+    assert (late, sends, len(puller)) == ([B], [], 0)
+
+
+def test_a_named_range_keeps_its_end_when_it_is_wanted_again() -> None:
+    puller, request = puller_with(BLOCKS[4].id)
+    puller.receive_blocks(A, answer(request.request, BLOCKS[3:5]), NOW)
+    assert puller.want(Pull(LANE, 2, 5, BLOCKS[4].id, [B]), NOW) == []
+    _, sends = puller.handle_timeout(LATER)
+    assert asked(sends).last == 3
+
+
 def test_an_empty_answer_and_a_lost_link_move_on_at_once() -> None:
     puller, request = puller_with()
     _, sends = puller.receive_blocks(A, Blocks(request.request, ()), NOW)
