@@ -45,7 +45,8 @@ from hookprobe.sim.succession import Said, Succession
 from hookprobe.sim.world import Host
 from hookprobe.wire.instant import SECOND
 
-SETTLING_US = 2 * SECOND
+SETTLING_US = 2 * SECOND  # the last late messages are in and clocks are right again
+REJOINING_US = SECOND  # a validator that comes back has links and what it missed
 ROWS_MAX = 100_000
 
 
@@ -236,16 +237,12 @@ class Invariants:
                 self._fail(f"I8: {lane} up to {held} is missing in epoch {epoch}")
 
     def _promptness(self, final: FinalCheckpoint, roll: Roll) -> None:
-        """I9: the first leader is honest and the network calm: no view is wasted."""
+        """I9: the first leader is honest, all honest are up, the network calm: no view is wasted."""
         epoch, validators = final.checkpoint.header.epoch, roll.at(final.checkpoint.header.epoch)
         leader = validators.ids[validators.leader(epoch, 1)]
-        opened_at = self._opened_at.get(epoch, 0)
-        # The last crashed nodes come back, and clocks are right again, within SETTLING_US.
         if self._calm_at is None or leader not in self._honest_nodes:
             return
-        if not self.tolerates(validators):
-            return
-        if opened_at < self._calm_at + SETTLING_US:
+        if not self.tolerates(validators) or not self._undisturbed(epoch, validators):
             return
         if final.certificate.view > 2:
             self._fail(f"I9: honest {leader} led epoch {epoch} to view {final.certificate.view}")
@@ -258,6 +255,20 @@ class Invariants:
         """
         traitors = [name for name in validators.ids if name not in self._honest_nodes]
         return len(traitors) <= validators.faults
+
+    def _undisturbed(self, epoch: int, validators: ValidatorSet) -> bool:
+        """Tell whether an epoch was opened in calm times with every honest member there.
+
+        A crash is due after so many effects, so that the last ones fall into calm times.
+        """
+        assert self._calm_at is not None
+        opened_at = self._opened_at.get(epoch, 0)
+        members = [host for host in self._honest if validators.place(host.name) is not None]
+        there = all(
+            host.machine is not None and host.booted_at + REJOINING_US <= opened_at
+            for host in members
+        )
+        return there and opened_at >= self._calm_at + SETTLING_US
 
     def note_time(self, host: Host, seen: Observation, now: int) -> None:
         """Note when the first honest validator opened an epoch."""

@@ -54,6 +54,7 @@ class Host:
     machine: Machine | None = None
     links: dict[NodeId, bool] = field(default_factory=dict)
     life: int = 0
+    booted_at: int = 0
     wake_at: int | None = None
     crash_in: int | None = None
     down_us: int = RESTART_MIN_US
@@ -119,6 +120,7 @@ class World:
         """Start a host's machine over its disk and link it to the friends that are up."""
         host.machine = host.build(host.disk)
         host.life += 1
+        host.booted_at = self.now
         host.wake_at = None
         self._execute(host, host.machine.start(self._clock(host)))
         for name in host.friends:
