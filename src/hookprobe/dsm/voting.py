@@ -307,8 +307,10 @@ class Voting:
     def receive_report(self, node: NodeId, seen_epochs: int, now: Instant) -> list[Step]:
         """Take what a validator saw of our key (R8)."""
         self._reports[node] = seen_epochs
-        self.cleared = self._clear()
+        self.cleared = self.cleared or self._clear()
         voted = max(self._voted_epochs, self.epoch + 1 if self._signed_now() else 0)
+        if seen_epochs <= voted:  # adds nothing to the reports that say more
+            return self._try_open(now)
         faults = self._validators.faults
         known = [seen for peer, seen in self._reports.items() if self._is_member(peer)]
         ordered = sorted(known, reverse=True)
