@@ -237,7 +237,7 @@ class Invariants:
                 self._fail(f"I8: {lane} up to {held} is missing in epoch {epoch}")
 
     def _promptness(self, final: FinalCheckpoint, roll: Roll) -> None:
-        """I9: the first leader is honest, all honest are up, the network calm: no view is wasted."""
+        """I9: an honest first leader, all honest up, the network calm: no view is wasted."""
         epoch, validators = final.checkpoint.header.epoch, roll.at(final.checkpoint.header.epoch)
         leader = validators.ids[validators.leader(epoch, 1)]
         if self._calm_at is None or leader not in self._honest_nodes:
