@@ -113,7 +113,8 @@ def export_bundle(
         block_id: Only the receipts needed to prove this block; None for all blocks.
 
     Raises:
-        UnavailableError: No block, or not the one asked for, is proven yet.
+        UnavailableError: No block, or not the one asked for, is proven yet, from the first block of
+            its incarnation on.
     """
     lines: list[bytes] = [
         write_line({"document": read_object(genesis.encode()), "type": "genesis"})
@@ -148,7 +149,10 @@ def _chosen(
     node_id: NodeId, reader: StoreReader, block_id: bytes | None
 ) -> list[tuple[Receipt, list[SignedBlock]]]:
     rows = reader.scan(Table.RECEIPTS, b"", b"\xff" * 13, _RECEIPTS_MAX)
-    proven = [(receipt, _blocks(receipt, reader)) for receipt in _decoded(rows, node_id)]
+    held = _decoded(rows, node_id)
+    # The certificate is in block 1: without its receipt, which may come last, nothing is proven.
+    begun = [receipt.range.inc for receipt in held if receipt.range.first == 1]
+    proven = [(item, _blocks(item, reader)) for item in held if item.range.inc in begun]
     if block_id is not None:
         hit = next((r.range for r, signed in proven if any(b.id == block_id for b in signed)), None)
         proven = [

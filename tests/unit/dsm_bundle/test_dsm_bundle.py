@@ -25,6 +25,7 @@ from tests.unit.dsm_bundle.forge import (
 from hookprobe.dsm.bundle import BundleVerifier, export_bundle
 from hookprobe.dsm.chain import Event
 from hookprobe.dsm.genesis import decode_genesis
+from hookprobe.dsm.store import Persist, Table
 from hookprobe.errors import UnavailableError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND
@@ -122,6 +123,22 @@ def test_one_block_brings_only_what_proves_it() -> None:
     assert verifier.check(first).epochs == (0,)
     with pytest.raises(UnavailableError):
         export_bundle(mesh.genesis, EDGE, writer.store, b"x" * 32)
+
+
+def test_what_follows_an_unproven_first_block_waits_for_it() -> None:
+    mesh = Mesh()
+    writer = Writer(mesh)
+    seal(mesh, [(writer, writer.blocks)])
+    writer.append(Event("scan", b"late"))
+    seal(mesh, [(writer, writer.blocks[-1:])])
+    rows = writer.store.scan(Table.RECEIPTS, b"", b"\xff" * 13, 9)
+    first = rows[0]
+    writer.store.apply(Persist(((Table.RECEIPTS, first[0], None),)))
+    for wanted in (None, writer.blocks[-1].id):
+        with pytest.raises(UnavailableError):
+            export_bundle(mesh.genesis, EDGE, writer.store, wanted)
+    writer.store.apply(Persist(((Table.RECEIPTS, *first),)))
+    assert verifier.check(export_bundle(mesh.genesis, EDGE, writer.store)).blocks == 2
 
 
 def test_nothing_is_exported_before_it_is_proven() -> None:
