@@ -105,6 +105,11 @@ class Simplex:
         """How many validators this epoch heard a vote from."""
         return len(self._ballots.heard)
 
+    @property
+    def voted(self) -> bool:
+        """Whether we cast a vote in this epoch, in this life or an earlier one."""
+        return bool(self._votes)
+
     def restore(self, memory: Memory) -> None:
         """Take over what an earlier life of this validator stored."""
         self._pledged = dict(memory.pledges)

@@ -107,7 +107,7 @@ class Voting:
         self.seat = seat or Seat(NOBODY, terms.keys.signer, terms.keys.vote_signer)
         simplex = self.simplex_type(court, epoch, self.seat, self._judge, terms.config)
         simplex.leader_timeout = self._leader_timeout
-        simplex.abstain = not self.seated
+        simplex.abstain = self._must_abstain(epoch)
         if self.seated:
             simplex.restore(load_memory(terms.reader, epoch, self.seat.place))
         return simplex
@@ -120,6 +120,10 @@ class Voting:
     def epoch(self) -> int:
         return self.simplex.epoch
 
+    def _must_abstain(self, epoch: int) -> bool:
+        """R8: tell whether a vote might contradict one that a lost log knew; no seat, no vote."""
+        return not self.seated or not self.cleared or epoch < self._suspended_until
+
     def _clear(self) -> bool:
         """Tell whether enough peers of the set told what they saw of our key."""
         validators = self._validators
@@ -128,6 +132,7 @@ class Voting:
 
     def begin(self) -> list[tuple[NodeId, Consensus]]:
         """Turn to the next epoch and return the messages for it that came early."""
+        self._voted_epochs = self._voted()
         self._judge.new_epoch()
         self.opened_at = None
         self._alarm_at = None
@@ -159,7 +164,6 @@ class Voting:
         self.opened_at = self._last_open = now
         self._alarm_at = Instant(now + config.quorum_alarm_us)
         self._recut_at = Instant(now + config.rebroadcast_us)
-        self.simplex.abstain = self.epoch < self._suspended_until
         steps: list[Step] = [EpochOpened(self.epoch)]
         if self.simplex.abstain and self._told_until < self._suspended_until:
             steps.append(self._suspended())  # by a restored backup; peers need not have said so
@@ -307,8 +311,10 @@ class Voting:
     def receive_report(self, node: NodeId, seen_epochs: int, now: Instant) -> list[Step]:
         """Take what a validator saw of our key (R8)."""
         self._reports[node] = seen_epochs
-        self.cleared = self.cleared or self._clear()
-        voted = max(self._voted_epochs, self.epoch + 1 if self._signed_now() else 0)
+        if not self.cleared:
+            self.cleared = self._clear()
+            self.simplex.abstain = self._must_abstain(self.epoch)
+        voted = self._voted()
         if seen_epochs <= voted:  # adds nothing to the reports that say more
             return self._try_open(now)
         faults = self._validators.faults
@@ -318,7 +324,7 @@ class Voting:
         steps: list[Step] = []
         if claim > voted and claim + 1 > self._suspended_until:
             self._suspended_until = claim + 1
-            self.simplex.abstain = not self.seated or self.epoch < self._suspended_until
+            self.simplex.abstain = self._must_abstain(self.epoch)
             steps.append(self._suspended())
         return steps + self._try_open(now)
 
@@ -329,8 +335,14 @@ class Voting:
     def _is_member(self, node: NodeId) -> bool:
         return self._validators.place(node) is not None
 
-    def _signed_now(self) -> bool:
-        return self.opened_at is not None and not self.simplex.abstain
+    def _voted(self) -> int:
+        """Return one more than the last epoch in which we signed a CUT or a vote.
+
+        A certificate may draw a FINALIZE before the epoch is open.
+        """
+        reported = self.opened_at is not None and not self.simplex.abstain
+        signed = reported or self.simplex.voted
+        return max(self._voted_epochs, self.epoch + 1 if signed else 0)
 
     def reconsider(self, now: Instant) -> list[Step]:
         """Try again what waited for blocks."""

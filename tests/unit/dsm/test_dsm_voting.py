@@ -1,12 +1,12 @@
 """When a validator opens an epoch, what it reports, and when it keeps silent."""
 
 import pytest
-from tests.unit.dsm.kit import NOW, QUICK, Net, host_of, mesh_of
+from tests.unit.dsm.kit import NOW, QUICK, Net, certificate_of, host_of, mesh_of
 
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.cut import Cut, SignedCut, sign_cut
-from hookprobe.dsm.effects import EpochOpened, PeerPenalised, Send, VotingSuspended
-from hookprobe.dsm.messages import CutMessage, Status, Vote
+from hookprobe.dsm.effects import Effect, EpochOpened, PeerPenalised, Send, VotingSuspended
+from hookprobe.dsm.messages import CertificateMessage, CutMessage, Status, Vote
 from hookprobe.dsm.microblock import LaneKey
 from hookprobe.dsm.store import MemoryStore
 from hookprobe.dsm.validator import ValidatorLedger
@@ -61,6 +61,34 @@ def test_one_liar_cannot_suspend_a_validator_but_two_witnesses_can() -> None:
         assert node.voting.simplex.abstain is suspended
         messages = [item.message for item in effects if isinstance(item, Send)]
         assert any(isinstance(item, CutMessage | Vote) for item in messages) is not suspended
+
+
+def notarization() -> CertificateMessage:
+    return CertificateMessage(certificate_of(MESH, VoteKind.NOTARIZE, (0, 1), b"d" * 32, (1, 2, 3)))
+
+
+def finalizes(effects: list[Effect]) -> bool:
+    messages = [item.message for item in effects if isinstance(item, Send)]
+    return any(isinstance(item, Vote) and item.kind is VoteKind.FINALIZE for item in messages)
+
+
+def test_a_certificate_draws_no_vote_from_who_may_have_lost_its_log() -> None:
+    # Before its last life's NULLIFY was lost with the disk it might contradict it with a FINALIZE.
+    assert not finalizes(greeted().receive_message(V1, notarization(), Instant(START)))
+    assert not finalizes(greeted(0).receive_message(V1, notarization(), Instant(START)))
+    assert not finalizes(greeted(9, 8).receive_message(V1, notarization(), Instant(START)))
+    assert finalizes(greeted(0, 0).receive_message(V1, notarization(), Instant(START)))
+    assert finalizes(greeted(9, 0).receive_message(V1, notarization(), Instant(START)))
+
+
+def test_who_voted_before_opening_an_epoch_is_not_suspected_for_it() -> None:
+    node = greeted(0, 0)
+    assert finalizes(node.receive_message(V1, notarization(), Instant(START)))
+    node.history.next_epoch = 1
+    node.voting.begin()
+    for name in (V1, V2, V3):
+        effects = node.receive_message(name, status(1), Instant(START))
+        assert not any(isinstance(item, VotingSuspended) for item in effects)
 
 
 def test_a_witness_that_comes_late_still_suspends() -> None:
