@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from hookprobe.sim.scenario import run
+
 PUSH_SEEDS = 600
 NIGHT_SEEDS = 10_000
 
@@ -37,6 +39,18 @@ def test_seeds_hold() -> None:
 
 def test_seeds_with_real_signatures_hold() -> None:
     assert run_seeds(0, 6, "real") == []
+
+
+# What each of these once showed: a set with more traitors than it tolerates; a crash in calm times;
+# an announcer that stays silent (two); votes forgotten at the end of an epoch; an export that
+# begins in the middle of a chain.
+@pytest.mark.parametrize("seed", [4488, 200158, 201214, 202628, 200330, 200496])
+def test_seeds_that_once_failed_hold(seed: int) -> None:
+    assert run(seed).violations == ()
+
+
+def test_long_calm_runs_hold() -> None:
+    assert run_seeds(0, 40, "calm") == []
 
 
 def test_seeds_with_changing_validators_hold() -> None:

@@ -94,8 +94,9 @@ class Profile:
 
 FAST = Profile("fast", churn_percent=3)
 CHURN = Profile("churn", sizes=(4, 4, 4, 5, 7), churn_percent=100)
+CALM = Profile("calm", epochs=9)  # most of them after the storm, so that promptness is judged often
 REAL = Profile("real", sizes=(4, 4, 4, 4, 4, 4, 7, 10), real=True, churn_percent=10)
-PROFILES = {profile.name: profile for profile in (FAST, CHURN, REAL)}
+PROFILES = {profile.name: profile for profile in (FAST, CALM, CHURN, REAL)}
 
 
 @dataclass(frozen=True, slots=True)
