@@ -15,6 +15,8 @@ from hookprobe.dsm.finality import Finality
 from hookprobe.dsm.governance import Act
 from hookprobe.dsm.lanes import Lane
 from hookprobe.dsm.messages import PackEntry, Proposal
+from hookprobe.dsm.peers import Peer
+from hookprobe.dsm.pulls import Delivery
 from hookprobe.dsm.registry import Registry
 from hookprobe.dsm.steps import Step
 from hookprobe.dsm.store import Persist, Table, Write
@@ -175,13 +177,16 @@ def spare_the_convicted(patch: pytest.MonkeyPatch) -> None:
 def take_part_for_whole(patch: pytest.MonkeyPatch) -> None:
     honest_fill = Backlog._fill
 
-    def wrong(self: Backlog, entries: Sequence[PackEntry], now: Instant) -> list[Effect]:
+    def wrong(
+        self: Backlog, peer: Peer, delivery: Delivery[PackEntry], now: Instant
+    ) -> list[Effect]:
+        entries = delivery.entries
         gaps = self.missing.get(entries[0].signed.lane, [])
         if gaps and len(entries) > 1:
-            entries = [replace(entries[0], signed=entries[-1].signed)]
-            first = replace(gaps[0][1], first=entries[0].signed.seq)
+            delivery = replace(delivery, entries=(replace(entries[0], signed=entries[-1].signed),))
+            first = replace(gaps[0][1], first=entries[-1].signed.seq)
             self.missing[first.lane][0] = (gaps[0][0], first)
-        return honest_fill(self, entries, now)
+        return honest_fill(self, peer, delivery, now)
 
     patch.setattr(Backlog, "_fill", wrong)
 

@@ -23,7 +23,7 @@ from hookprobe.dsm.microblock import (
     verify_block,
 )
 from hookprobe.dsm.peers import Budget, Peer, PeerBook
-from hookprobe.dsm.pulls import PackPull, Puller
+from hookprobe.dsm.pulls import Delivery, PackPull, Puller
 from hookprobe.dsm.store import Persist, StoreReader, Table, Write, prefix_end
 from hookprobe.errors import RemoteError, UnauthorizedError, VerificationError
 from hookprobe.wire.identifiers import NodeId
@@ -60,6 +60,7 @@ class Backlog:
         self._peers = peers
         self._reader = reader
         self._turn_at: Instant | None = None
+        self._lenders: dict[tuple[int, Range], NodeId] = {}  # who gave what is taken on trust
         self._load(MISSING_PREFIX, self.missing)
         self._load(TRUSTED_PREFIX, self.trusted)
 
@@ -86,15 +87,23 @@ class Backlog:
     def fetch(self, now: Instant) -> list[Effect]:
         """Ask for the earliest missing range of each chain."""
         sends: list[Effect] = []
-        sources = self._peers.validators()
         for lane in sorted(self.missing):
             _, covered = self.missing[lane][0]
-            pull = PackPull(lane, covered.first, covered.last, covered.head, list(sources))
-            sends += self.puller.want(pull, now)
+            sends += self._ask(covered, self._sources(lane), now)
         return sends
 
+    def _ask(self, covered: Range, sources: Sequence[NodeId], now: Instant) -> Sequence[Effect]:
+        pull = PackPull(covered.lane, covered.first, covered.last, covered.head, list(sources))
+        return self.puller.want(pull, now)
+
+    def _sources(self, lane: LaneKey) -> list[NodeId]:
+        """Return whom to ask: offenders last, and each chain elsewhere first to spread the load."""
+        names = self._peers.validators()
+        start = sum(lane_row(lane)) % max(len(names), 1)
+        return self._peers.ranked(names[start:] + names[:start])
+
     def receive_pack(self, peer: Peer, message: Pack, now: Instant) -> list[Effect]:
-        """Take an answer.
+        """Take an answer; one whose signatures do not hold is asked of another peer.
 
         Raises:
             VerificationError: Nobody asked this peer for it, or it does not lead to the head.
@@ -104,7 +113,7 @@ class Backlog:
         delivery, sends = self.puller.receive_blocks(peer.node_id, message, now)
         effects: list[Effect] = list(sends)
         if delivery is not None:
-            effects += self._fill(delivery.entries, now)
+            effects += self._fill(peer, delivery, now)
         return effects
 
     def receive_get_pack(self, peer: Peer, message: GetPack) -> list[Effect]:
@@ -132,15 +141,20 @@ class Backlog:
             wanted = linked.prev
         return [Send(peer.node_id, Pack(message.request, message.lane, tuple(entries[::-1])))]
 
-    def _fill(self, entries: Sequence[PackEntry], now: Instant) -> list[Effect]:
-        blocks = [entry.signed for entry in entries]
+    def _fill(self, peer: Peer, delivery: Delivery[PackEntry], now: Instant) -> list[Effect]:
+        entries, blocks = delivery.entries, [entry.signed for entry in delivery.entries]
         lane = blocks[0].lane
         gaps = self.missing.get(lane, [])
         if not gaps or (gaps[0][1].first, gaps[0][1].head) != (blocks[0].seq, blocks[-1].id):
             return self.fetch(now)  # pruned, or filled by then
         epoch, covered = gaps[0]
-        self._book.trust(blocks)
+        try:
+            self._book.trust(blocks)
+        except RemoteError as failure:
+            self._peers.accuse(peer.node_id, failure)
+            return list(self._ask(covered, delivery.rest, now))
         _remove(self.missing, (epoch, covered))
+        self._lenders[epoch, covered] = peer.node_id
         self.trusted.setdefault(lane, []).append((epoch, covered))
         self._turn_at = self._turn_at or Instant(now + TURN_US)
         self.filled.append((epoch, covered, [item.parse() for item in blocks if item.has_body]))
@@ -198,9 +212,12 @@ class Backlog:
             room -= covered.count
             _remove(self.trusted, (epoch, covered))
             writes.append(_gone(TRUSTED_PREFIX, covered))
+            lender = self._lenders.pop((epoch, covered), None)
             if not self._holds(covered):
                 writes += self._discard(covered)
                 writes.append(self.remember(epoch, covered))
+                if lender is not None:
+                    self._peers.accuse(lender, VerificationError("signatures that do not hold"))
         return [Persist(tuple(writes))] if writes else []
 
     def _stored(self, covered: Range) -> list[SignedBlock]:

@@ -69,7 +69,6 @@ class Gossip:
         self, book: LaneBook, peers: PeerBook, reader: StoreReader, config: LedgerConfig
     ) -> None:
         self.evidence: dict[bytes, bytes] = {}
-        self.offences: list[tuple[NodeId, RemoteError]] = []  # taken by the ledger
         self.only: NodeId | None = None  # whose heads alone we tell, while we are no validator
         self.puller: Puller[BlockEntry] = Puller(config)
         self._early_payloads: dict[bytes, Payload] = {}
@@ -138,7 +137,7 @@ class Gossip:
                 result = self._book.insert(entry.signed, solicited=solicited)
             except RemoteError as failure:
                 after.append(BlockRefused(entry.signed.lane, entry.signed.seq, failure.message))
-                self.offences.append((peer.node_id, failure))
+                self._peers.accuse(peer.node_id, failure)
                 break
             self._note(peer, entry, result, (writes, after), now)
         effects: list[Effect] = [Persist(tuple(writes))] if writes else []
@@ -218,9 +217,8 @@ class Gossip:
         return effects
 
     def fetch(self, want: Want, sources: Sequence[NodeId], now: Instant) -> list[Effect]:
-        """Fetch what a proposal needs, from the sources in order."""
-        connected = [node for node in sources if node in self._peers.peers]
-        pull = Pull(want.lane, want.first, want.last, want.head, connected)
+        """Fetch what a proposal needs, from the sources in order, offenders last."""
+        pull = Pull(want.lane, want.first, want.last, want.head, self._peers.ranked(sources))
         return list(self.puller.want(pull, now))
 
     def receive_get_range(self, peer: Peer, message: GetRange) -> list[Effect]:

@@ -14,6 +14,7 @@ buckets for messages, bytes and signature checks; what exceeds them is dropped u
 messages have buckets of their own, so that bulk cannot crowd out votes.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, unique
 
@@ -79,6 +80,7 @@ class PeerBook:
         self.peers: dict[NodeId, Peer] = {}
         self._config = config
         self._banned: dict[NodeId, Instant] = {}
+        self._offences: list[tuple[NodeId, RemoteError]] = []
 
     def admit(self, node_id: NodeId, place: int | None, now: Instant) -> Peer | None:
         """Take a new link; None when the peer is banned or too many edges are connected."""
@@ -111,6 +113,22 @@ class PeerBook:
     def validators(self) -> list[NodeId]:
         """Return the connected validators, sorted."""
         return sorted(node for node, peer in self.peers.items() if peer.place is not None)
+
+    def ranked(self, nodes: Iterable[NodeId]) -> list[NodeId]:
+        """Return those who are connected, the best scores first, else in the order given."""
+        return sorted((node for node in nodes if node in self.peers), key=self._demerits)
+
+    def _demerits(self, node: NodeId) -> int:
+        return -self.peers[node].score
+
+    def accuse(self, node_id: NodeId, error: RemoteError) -> None:
+        """Note an offence that shows while its message is carried out; the ledger scores it."""
+        self._offences.append((node_id, error))
+
+    def take_offences(self) -> list[tuple[NodeId, RemoteError]]:
+        """Return what was noted, and forget it."""
+        offences, self._offences = self._offences, []
+        return offences
 
     def silent(self, peer: Peer, now: Instant) -> None:
         """Lower the score of a peer that did not answer, but never so far as to ban it."""

@@ -77,10 +77,17 @@ class PackPull(Pull[PackEntry]):
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Generic[Entry]):
-    """Blocks that arrived, ascending; `bound` when they are chained to the head asked for."""
+    """Blocks that arrived, ascending.
+
+    Args:
+        entries: The blocks.
+        bound: Whether they are chained to the head asked for.
+        rest: Who was not asked yet, for when they prove false.
+    """
 
     entries: tuple[Entry, ...]
     bound: bool
+    rest: tuple[NodeId, ...]
 
 
 class Puller(Generic[Entry]):
@@ -143,7 +150,7 @@ class Puller(Generic[Entry]):
 
         Raises:
             VerificationError: Nobody asked this peer for it, or it is not what was asked for; in
-                the second case the next source is asked at the time-out.
+                the second case the time-out is now, and so the next source is asked.
         """
         if (message.request, peer) in self._closed:
             return None, []  # late or repeated: of no use, but it was asked for
@@ -153,11 +160,16 @@ class Puller(Generic[Entry]):
         pull = self._pulls[key]
         if not message.entries:
             return None, self._next_source(key, now)
-        _check_answer(pull, message.entries)
+        try:
+            _check_answer(pull, message.entries)
+        except VerificationError:
+            pull.deadline = now
+            raise
         if pull.named:
             return self._take_named(key, message.entries, now)
         pull.first = message.entries[-1].signed.seq + 1
-        return Delivery(message.entries, bound=False), self._continue(key, now)
+        rest = tuple(pull.sources[1:])
+        return Delivery(message.entries, bound=False, rest=rest), self._continue(key, now)
 
     def _take_named(
         self, key: tuple[LaneKey, bytes], entries: tuple[Entry, ...], now: Instant
@@ -168,7 +180,9 @@ class Puller(Generic[Entry]):
         pull.head = entries[0].signed.prev
         sends = self._continue(key, now)
         done = pull.last < pull.first
-        return (Delivery(tuple(pull.got), bound=True) if done else None), sends
+        if not done:
+            return None, sends
+        return Delivery(tuple(pull.got), bound=True, rest=tuple(pull.sources[1:])), sends
 
     def _continue(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
         pull = self._pulls[key]

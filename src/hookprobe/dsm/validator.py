@@ -452,9 +452,8 @@ class ValidatorLedger:
 
     def _settle(self, now: Instant) -> list[Effect]:
         """Turn offences found while blocks were taken into scores."""
-        offences, self.gossip.offences = self.gossip.offences, []
         effects: list[Effect] = []
-        for node_id, error in offences:
+        for node_id, error in self.peers.take_offences():
             effects += self._penalise(node_id, error, now)
         return effects
 
@@ -487,7 +486,8 @@ class ValidatorLedger:
             effects += self._statuses()
             effects += self.backlog.fetch(now)
             effects += self._relics.ask()
-        return effects + self._carry_out(self.voting.handle_timeout(now), now)
+        effects += self._carry_out(self.voting.handle_timeout(now), now)
+        return effects + self._settle(now)
 
     def _statuses(self) -> list[Effect]:
         members = [self.peers.peers[node] for node in self.peers.validators()]

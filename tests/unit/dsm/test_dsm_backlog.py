@@ -114,11 +114,27 @@ def test_false_signatures_are_found_and_the_range_is_fetched_again(
     pack_bent_by(net, V0, spoil, monkeypatch)
     late = net.boot_validator(V3)
     net.deliver()
-    monkeypatch.undo()
-    later(net, 8)
+    later(net, 8)  # who lends false signatures goes on doing so
     assert late.backlog.missing == late.backlog.trusted == {}
     stored = [net.stores[name].scan(Table.BLOCKS, b"", b"\xff" * 80, 999) for name in (V1, V3)]
     assert stored[0] == stored[1]
+
+
+def break_head(entries: tuple[PackEntry, ...]) -> tuple[PackEntry, ...]:
+    head = entries[-1]
+    return (*entries[:-1], replace(head, signed=replace(head.signed, signature=bytes(64))))
+
+
+@pytest.mark.parametrize("bend", [spoil, break_head, lambda entries: entries[1:]])
+@pytest.mark.parametrize("liar", [V0, V1, V2])
+def test_one_liar_does_not_keep_a_late_validator_from_completing(
+    bend: object, liar: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = lagging()
+    pack_bent_by(net, liar, bend, monkeypatch)
+    late = net.boot_validator(V3)
+    later(net, 2)
+    assert late.backlog.missing == late.backlog.trusted == {}
 
 
 @pytest.mark.parametrize("what", ["head signature", "bytes", "order", "gap"])
@@ -126,13 +142,10 @@ def test_what_does_not_lead_to_the_head_is_refused(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def bend(entries: tuple[PackEntry, ...]) -> tuple[PackEntry, ...]:
-        first, last = entries[0], entries[-1]
+        first = entries[0]
         match what:
             case "head signature":
-                return (
-                    *entries[:-1],
-                    replace(last, signed=replace(last.signed, signature=bytes(64))),
-                )
+                return break_head(entries)
             case "bytes":
                 signed = first.signed.parse()
                 other = sign_block(
