@@ -28,6 +28,7 @@ from hookprobe.sim.dice import Dice
 from hookprobe.sim.disk import Disk
 from hookprobe.sim.invariants import Invariants
 from hookprobe.sim.mesh import EPOCH_US, START, Keys, Mesh
+from hookprobe.sim.misinformer import Misinformer
 from hookprobe.sim.network import Network, Partition, Weather
 from hookprobe.sim.world import Host, Machine, World
 from hookprobe.wire.identifiers import NodeId
@@ -94,7 +95,8 @@ class Profile:
 
 FAST = Profile("fast", churn_percent=3)
 CHURN = Profile("churn", sizes=(4, 4, 4, 5, 7), churn_percent=100)
-CALM = Profile("calm", epochs=9)  # most of them after the storm, so that promptness is judged often
+# Most epochs come after the storm, so that promptness is judged often.
+CALM = Profile("calm", epochs=9, roles=(*ROLES, "misinformer", "misinformer"))
 REAL = Profile("real", sizes=(4, 4, 4, 4, 4, 4, 7, 10), real=True, churn_percent=10)
 PROFILES = {profile.name: profile for profile in (FAST, CALM, CHURN, REAL)}
 
@@ -247,6 +249,8 @@ class Scenario:
                     return Voter(self._ledger(Usurper, name, disk), dice)
                 case "forger":
                     return Forger(honest(disk), dice)
+                case "misinformer":
+                    return Misinformer(honest(disk), dice)
                 case _:
                     return Silent()
 
