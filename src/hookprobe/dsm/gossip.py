@@ -13,6 +13,7 @@ from collections.abc import Container, Sequence
 
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
+from hookprobe.dsm.announcements import Announcements
 from hookprobe.dsm.backlog import may_pull
 from hookprobe.dsm.checkpoint import evidence_id
 from hookprobe.dsm.config import LedgerConfig
@@ -71,6 +72,7 @@ class Gossip:
         self.evidence: dict[bytes, bytes] = {}
         self.only: NodeId | None = None  # whose heads alone we tell, while we are no validator
         self.puller: Puller[BlockEntry] = Puller(config)
+        self.announcements = Announcements(self.puller, book, peers, config)
         self._early_payloads: dict[bytes, Payload] = {}
         self._book = book
         self._peers = peers
@@ -101,7 +103,7 @@ class Gossip:
             effects: list[Effect] = list(sends)
             if delivery is not None:
                 effects += self._take(peer, delivery.entries, now, solicited=delivery.bound)
-            return effects
+            return effects + self.announcements.go_on(now)
         if any(entry.signed.block.node_id != peer.node_id for entry in entries):
             raise UnauthorizedError("pushed blocks of another node")
         effects = self._take(peer, entries, now, solicited=False)
@@ -205,21 +207,15 @@ class Gossip:
         Raises:
             UnauthorizedError: An edge has no heads to tell but its own.
         """
-        effects: list[Effect] = []
-        for lane, seq in message.heads:
-            if peer.place is None and lane[0] != peer.node_id:
-                raise UnauthorizedError("heads of another node from an edge")
-            held = self._book.lanes.get(lane)
-            head = held.head_seq if held is not None else 0
-            if seq > head and lane[0] not in self._book.revoked:
-                pull = Pull(lane, head + 1, seq, NO_PARENT, [peer.node_id])
-                effects += self.puller.want(pull, now)
-        return effects
+        foreign = any(lane[0] != peer.node_id for lane, _ in message.heads)
+        if peer.place is None and foreign:
+            raise UnauthorizedError("heads of another node from an edge")
+        return self.announcements.take(peer, message.heads, now)
 
     def fetch(self, want: Want, sources: Sequence[NodeId], now: Instant) -> list[Effect]:
         """Fetch what a proposal needs, from the sources in order, offenders last."""
         pull = Pull(want.lane, want.first, want.last, want.head, self._peers.ranked(sources))
-        return list(self.puller.want(pull, now))
+        return list(self.puller.want(pull, now, urgent=True))
 
     def receive_get_range(self, peer: Peer, message: GetRange) -> list[Effect]:
         """Answer a validator, or who is enrolled to become one, as much as a frame takes.
@@ -282,7 +278,7 @@ class Gossip:
     def handle_timeout(self, now: Instant) -> tuple[list[NodeId], list[Effect]]:
         """Return the peers that did not answer, and what to do."""
         late, sends = self.puller.handle_timeout(now)
-        effects: list[Effect] = list(sends)
+        effects = [*sends, *self.announcements.go_on(now)]
         if self._have_at is not None and self._have_at <= now:
             self._have_at = None
             lanes = [lane for lane in sorted(self._dirty) if self._tells(lane)]

@@ -5,7 +5,7 @@ pull with a named head starts at that head and goes down, so that every answer i
 known hash before it is kept; its blocks are delivered when the range is complete.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -52,6 +52,7 @@ class Pull(Generic[Entry]):
     request: int = 0
     deadline: Instant = NEVER_ASKED
     got: list[Entry] = field(default_factory=list)
+    urgent: bool = False
 
     @property
     def named(self) -> bool:
@@ -98,13 +99,21 @@ class Puller(Generic[Entry]):
         self._pulls: dict[tuple[LaneKey, bytes], Pull[Entry]] = {}
         self._by_request: dict[int, tuple[LaneKey, bytes]] = {}
         self._counter = 0
+        self._asked: Counter[NodeId] = Counter()
         self._closed: deque[tuple[int, NodeId]] = deque(maxlen=CLOSED_MAX)
 
     def __len__(self) -> int:
         return len(self._pulls)
 
-    def want(self, pull: Pull[Entry], now: Instant) -> list[Send]:
+    def asked_of(self, node: NodeId) -> int:
+        """Return how many requests a peer has yet to answer."""
+        return self._asked[node]
+
+    def want(self, pull: Pull[Entry], now: Instant, *, urgent: bool = False) -> list[Send]:
         """Begin to fetch a range, unless that is under way or too much is.
+
+        What is urgent has as many requests again for itself, and does not wait for a peer that was
+        asked when it was not.
 
         `pull.sources` are tried in order, each once. What is under way already gets them as further
         sources: who announces blocks and stays silent must not keep us from asking others.
@@ -112,11 +121,22 @@ class Puller(Generic[Entry]):
         key = (pull.lane, pull.head)
         if key in self._pulls:
             self._pulls[key].widen(pull)
-            return []
-        full = len(self._pulls) >= self._config.requests_max
+            return self._overtake(key, now) if urgent else []
+        full = len(self._pulls) >= self._config.requests_max * (2 if urgent else 1)
         if full or not pull.sources or pull.first > pull.last:
             return []
+        pull.urgent = urgent
         self._pulls[key] = pull
+        return self._ask(key, now)
+
+    def _overtake(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
+        """Ask the next source at once, the present one after all others; once for each pull."""
+        pull = self._pulls[key]
+        if pull.urgent or len(pull.sources) < 2:
+            return []
+        pull.urgent = True
+        self._close(pull)
+        pull.sources.append(pull.sources.pop(0))
         return self._ask(key, now)
 
     def _ask(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
@@ -125,11 +145,16 @@ class Puller(Generic[Entry]):
         pull.request = self._counter
         pull.deadline = Instant(now + self._config.request_timeout_us)
         self._by_request[pull.request] = key
+        self._asked[pull.sources[0]] += 1
         return [Send(pull.sources[0], pull.message())]
 
     def _close(self, pull: Pull[Entry]) -> None:
         del self._by_request[pull.request]
-        self._closed.append((pull.request, pull.sources[0]))
+        source = pull.sources[0]
+        self._asked[source] -= 1
+        if not self._asked[source]:
+            del self._asked[source]
+        self._closed.append((pull.request, source))
 
     def _next_source(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
         pull = self._pulls[key]

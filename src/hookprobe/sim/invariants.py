@@ -33,6 +33,7 @@ from hookprobe.dsm.effects import (
 )
 from hookprobe.dsm.genesis import FAULT_TOLERANT_MIN, Genesis
 from hookprobe.dsm.gossip import EARLY_PAYLOADS_MAX, EVIDENCE_PENDING_MAX
+from hookprobe.dsm.messages import HAVE_MAX
 from hookprobe.dsm.microblock import NO_PARENT, LaneKey, decode_block, lane_row, verify_block
 from hookprobe.dsm.misbehaviour import Verdict, judge
 from hookprobe.dsm.roll import Roll
@@ -281,7 +282,8 @@ class Invariants:
         early = machine.voting._early.values()  # noqa: SLF001
         lanes = machine.book.lanes.values()
         measured = {
-            "pulls": (len(gossip.puller), config.requests_max),
+            "pulls": (len(gossip.puller), 2 * config.requests_max),
+            "announcements": (len(gossip.announcements), HAVE_MAX),
             "packs": (len(machine.backlog.puller), config.requests_max),
             "evidence": (len(gossip.evidence), EVIDENCE_PENDING_MAX),
             "early payloads": (len(gossip._early_payloads), EARLY_PAYLOADS_MAX),  # noqa: SLF001

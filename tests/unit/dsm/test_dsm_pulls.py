@@ -113,6 +113,28 @@ def test_a_silent_announcer_does_not_keep_others_from_being_asked() -> None:
     assert (late, sends, len(puller)) == ([B], [], 0)
 
 
+def test_what_is_urgent_does_not_wait_for_an_announcer() -> None:
+    puller: Puller[BlockEntry] = Puller(LedgerConfig())
+    (asked_first,) = puller.want(Pull(LANE, 2, 3, NO_PARENT, [A]), NOW)
+    (overtaking,) = puller.want(Pull(LANE, 2, 3, NO_PARENT, [B, A]), NOW, urgent=True)
+    assert (asked_first.peer, overtaking.peer) == (A, B)
+    assert puller.want(Pull(LANE, 2, 3, NO_PARENT, [B, A]), NOW, urgent=True) == []
+    late, sends = puller.handle_timeout(LATER)
+    assert (late, [send.peer for send in sends]) == ([B], [A])
+    assert (puller.asked_of(A), puller.asked_of(B)) == (1, 0)
+
+
+def test_what_is_urgent_has_room_when_all_other_requests_are_taken() -> None:
+    config = LedgerConfig(requests_max=4)
+    puller: Puller[BlockEntry] = Puller(config)
+    for inc in range(10):
+        puller.want(Pull((EDGE, inc), 1, 3, NO_PARENT, [A]), NOW)
+    assert len(puller) == puller.asked_of(A) == 4
+    for inc in range(10, 30):
+        puller.want(Pull((EDGE, inc), 1, 3, NO_PARENT, [B]), NOW, urgent=True)
+    assert len(puller) == 8
+
+
 def test_a_named_range_keeps_its_end_when_it_is_wanted_again() -> None:
     puller, request = puller_with(BLOCKS[4].id)
     puller.receive_blocks(A, answer(request.request, BLOCKS[3:5]), NOW)
