@@ -38,6 +38,7 @@ class LedgerConfig:
     messages_per_s: int = 2_000
     bytes_per_s: int = 16 << 20
     checks_per_s: int = 30_000
+    answers_per_s: int = 100_000
     disconnect_us: int = 10 * MINUTE
     recovery_wait_us: int = 3 * SECOND
     partition_us: int = DAY

@@ -10,7 +10,8 @@
 
 Below -50 the link is closed for ten minutes; silence alone never goes below, for a peer behind a
 partition is no offender. Scores recover by one a minute. Each link has token
-buckets for messages, bytes and signature checks; what exceeds them is dropped unread. Consensus
+buckets for messages, bytes, signature checks and what it is given in answers; what exceeds them is
+dropped unread. Consensus
 messages have buckets of their own, so that bulk cannot crowd out votes.
 """
 
@@ -40,6 +41,7 @@ class Budget(Enum):
     MESSAGES = "messages"
     BYTES = "bytes"
     CHECKS = "checks"
+    ANSWERS = "answers"
 
 
 @dataclass(slots=True)
@@ -52,13 +54,24 @@ class Bucket:
 
     def take(self, count: int, now: Instant) -> bool:
         """Take tokens; False when there are not enough."""
-        full = self.rate * SECOND
-        self.level = min(full, self.level + self.rate * max(0, now - self.at))
-        self.at = now
+        self._refill(now)
         if self.level < count * SECOND:
             return False
         self.level -= count * SECOND
         return True
+
+    def has_any(self, now: Instant) -> bool:
+        """Tell whether there is anything left to spend."""
+        self._refill(now)
+        return self.level > 0
+
+    def spend(self, count: int) -> None:
+        """Take what was used already; the level may fall below nothing."""
+        self.level -= count * SECOND
+
+    def _refill(self, now: Instant) -> None:
+        self.level = min(self.rate * SECOND, self.level + self.rate * max(0, now - self.at))
+        self.at = now
 
 
 @dataclass(slots=True)
@@ -96,6 +109,7 @@ class PeerBook:
             Budget.MESSAGES: config.messages_per_s,
             Budget.BYTES: config.bytes_per_s,
             Budget.CHECKS: config.checks_per_s,
+            Budget.ANSWERS: config.answers_per_s,
         }
         buckets = {budget: Bucket(rate, rate * SECOND, now) for budget, rate in rates.items()}
         peer = Peer(node_id, place, buckets, now, Instant(0))

@@ -119,11 +119,12 @@ class ValidatorLedger:
             scribe = Scribe(pen, host, config.recovery_wait_us)
             self.clerk = Clerk(keys.validator_id, scribe, self.gossip, self.book, self.peers)
         self._sync = Synchronizer(self.history, config)
-        self._finality = Finality(
-            self.history, self.book, (self.gossip, self.backlog), self.judge, reader, config
-        )
+        blocks = (self.gossip, self.backlog)
+        self._finality = Finality(self.history, self.book, blocks, self.judge, reader, config)
         self._relics = RelicDesk(self.history, self._finality, self.peers, reader)
-        self._answers = AnswerDesk(self.history, self.book, self._sync, self.receipts, self._relics)
+        self._answers = AnswerDesk(
+            self.history, self.book, blocks, self._sync, self.receipts, self._relics
+        )
         self._config = config
         self._last_final = self.history.latest()
         self._status_at = Instant(0)
@@ -240,16 +241,14 @@ class ValidatorLedger:
                 return self._receive_blocks(peer, message, now)
             case Have():
                 return self.gossip.receive_have(peer, message, now)
-            case GetRange():
-                return self.gossip.receive_get_range(peer, message)
             case Pack():
                 return self._receive_pack(peer, message, now)
-            case GetPack():
-                return self.backlog.receive_get_pack(peer, message)
             case _:
                 return self._dispatch_sync(peer, message, now)
 
-    def _dispatch_sync(self, peer: Peer, message: SyncMessage, now: Instant) -> list[Effect]:
+    def _dispatch_sync(
+        self, peer: Peer, message: SyncMessage | GetRange | GetPack, now: Instant
+    ) -> list[Effect]:
         match message:
             case Status():
                 return self._receive_status(peer, message, now)
@@ -264,7 +263,7 @@ class ValidatorLedger:
                     raise VerificationError("receipts and changes are for edges")
                 return []  # for a node with a chain; a validator has the headers themselves
             case _:
-                return self._answers.receive_get(peer, message)
+                return self._answers.receive_get(peer, message, now)
 
     def _receive_heads(self, peer: Peer, heads: tuple[Head, ...], now: Instant) -> list[Effect]:
         if peer.place is None or self.clerk is None:
