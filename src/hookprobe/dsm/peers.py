@@ -22,8 +22,9 @@ from enum import Enum, unique
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.errors import LimitExceededError, RemoteError
+from hookprobe.wire.bucket import Bucket
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MINUTE, SECOND, Instant
+from hookprobe.wire.instant import MINUTE, Instant
 
 SCORE_MIN = -50
 PENALTY_INVALID = 10
@@ -42,36 +43,6 @@ class Budget(Enum):
     BYTES = "bytes"
     CHECKS = "checks"
     ANSWERS = "answers"
-
-
-@dataclass(slots=True)
-class Bucket:
-    """A token bucket in integer microtokens: `rate` per second, one second of burst."""
-
-    rate: int
-    level: int
-    at: Instant
-
-    def take(self, count: int, now: Instant) -> bool:
-        """Take tokens; False when there are not enough."""
-        self._refill(now)
-        if self.level < count * SECOND:
-            return False
-        self.level -= count * SECOND
-        return True
-
-    def has_any(self, now: Instant) -> bool:
-        """Tell whether there is anything left to spend."""
-        self._refill(now)
-        return self.level > 0
-
-    def spend(self, count: int) -> None:
-        """Take what was used already; the level may fall below nothing."""
-        self.level -= count * SECOND
-
-    def _refill(self, now: Instant) -> None:
-        self.level = min(self.rate * SECOND, self.level + self.rate * max(0, now - self.at))
-        self.at = now
 
 
 @dataclass(slots=True)
@@ -111,7 +82,7 @@ class PeerBook:
             Budget.CHECKS: config.checks_per_s,
             Budget.ANSWERS: config.answers_per_s,
         }
-        buckets = {budget: Bucket(rate, rate * SECOND, now) for budget, rate in rates.items()}
+        buckets = {budget: Bucket(rate, rate, now) for budget, rate in rates.items()}
         peer = Peer(node_id, place, buckets, now, Instant(0))
         self.peers[node_id] = peer
         return peer

@@ -21,7 +21,13 @@ from hookprobe.crypto.signing import Signer
 from hookprobe.errors import LocalError, VerificationError
 from hookprobe.neuro import snapshot
 from hookprobe.neuro.answer import Answer
-from hookprobe.neuro.batch import BATCH_RECORDS_MAX, Head, make_batch, short_name
+from hookprobe.neuro.batch import (
+    BATCH_RECORDS_MAX,
+    RECORDS_UNACKED_MAX,
+    Head,
+    make_batch,
+    short_name,
+)
 from hookprobe.neuro.effects import (
     AppendRecord,
     BacklogFull,
@@ -42,7 +48,6 @@ from hookprobe.neuro.verdict import Verdict
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, Duration, Instant
 
-RECORDS_UNACKED_MAX = 65_536
 SNAPSHOT_EVERY_RECORDS = 60
 INTERVAL_US = MINUTE
 CLOCK_WAIT_US = 5 * MINUTE

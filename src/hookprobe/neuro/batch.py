@@ -34,6 +34,7 @@ from hookprobe.wire.reader import Reader, Writer
 NAME_BYTES = 16
 NONCE_BYTES = 16
 BATCH_RECORDS_MAX = 256
+RECORDS_UNACKED_MAX = 65_536  # 45 days of one a minute
 BATCH_MAX_BYTES = 67 + BATCH_RECORDS_MAX * TER_BYTES + POSF_BYTES + SIGNATURE_BYTES
 
 _MAGIC = b"HPNB"

@@ -22,6 +22,7 @@ from hookprobe.neuro.answer import Answer
 from hookprobe.neuro.appraisal import AHEAD_MAX_US, Appraisal, appraise, check_records
 from hookprobe.neuro.batch import (
     NONCE_BYTES,
+    RECORDS_UNACKED_MAX,
     TerBatch,
     check_signature,
     decode_batch,
@@ -48,10 +49,12 @@ from hookprobe.neuro.standing import Standing, encode_standing
 from hookprobe.neuro.state import NeuroState
 from hookprobe.neuro.ter import decode, hash_record
 from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, Verdict
+from hookprobe.wire.bucket import Bucket
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MINUTE, Instant
 
 DEVICES_MAX = 16_384
+RECORDS_PER_S = 10  # of one device, whose usual pace is one a minute
 SNAPSHOT_EVERY_RECORDS = 1_440
 SILENT_AFTER_US = 5 * MINUTE
 
@@ -70,6 +73,7 @@ class _Session:
     standing: Standing
     saved_at: int
     heard: Instant
+    budget: Bucket
     nonce: bytes = b""
     word: bytes = b""
 
@@ -118,7 +122,8 @@ class Verifier:
         """
         if standing.node not in self._sessions and len(self._sessions) >= DEVICES_MAX:
             raise LocalError(f"NEURO verifier: {DEVICES_MAX} devices are enrolled already")
-        self._sessions[standing.node] = _Session(standing, standing.state.count, now)
+        budget = Bucket(RECORDS_PER_S, RECORDS_UNACKED_MAX, now)
+        self._sessions[standing.node] = _Session(standing, standing.state.count, now, budget)
         self._sessions.move_to_end(standing.node)
         self._names[short_name(standing.node)] = standing.node
         self._silent.pop(standing.node, None)
@@ -138,7 +143,11 @@ class Verifier:
         return [self._answer(session, session.standing.verdict, b"")]
 
     def receive_batch(self, sender: NodeId, data: bytes, now: Instant) -> list[VerifierEffect]:
-        """Judge a batch that came in over an authenticated session with `sender`."""
+        """Judge a batch that came in over an authenticated session with `sender`.
+
+        A device may send all that it can have kept, and after that only so much a second: replay is
+        what a flood of records would cost us. What comes too fast is not answered; it comes again.
+        """
         try:
             batch = decode_batch(data)
         except RemoteError as error:
@@ -148,6 +157,8 @@ class Verifier:
             # A batch of somebody else is not replayed at that device's cost.
             return [BatchRefused(Verdict.REJECT_DEVICE.value)]
         session = self._session(node)
+        if not session.budget.take(len(batch.records) + 1, now):
+            return []
         try:
             check_signature(batch, session.standing.key, self._identity.scheme)
         except RemoteError:

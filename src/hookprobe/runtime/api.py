@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote
 
-from hookprobe.dsm.peers import Bucket
 from hookprobe.errors import (
     HookProbeError,
     HostError,
@@ -31,8 +30,9 @@ from hookprobe.runtime.access import Caller, Role
 from hookprobe.runtime.api_handlers import HANDLERS, Question
 from hookprobe.runtime.api_routes import Route
 from hookprobe.runtime.ledger_query import LedgerQuery
+from hookprobe.wire.bucket import Bucket
 from hookprobe.wire.canonical import JsonObject
-from hookprobe.wire.instant import SECOND, Instant
+from hookprobe.wire.instant import Instant
 
 URL_BYTES_MAX = 2_048
 PARAMETERS_MAX = 16
@@ -173,7 +173,7 @@ class Api:
 
     def _count(self, caller: Caller, now: Instant) -> None:
         rate = self._settings.requests_per_s
-        bucket = self._buckets.pop(caller.key, None) or Bucket(rate, rate * SECOND, now)
+        bucket = self._buckets.pop(caller.key, None) or Bucket(rate, rate, now)
         if len(self._buckets) >= CALLERS_MAX:
             self._buckets.popitem(last=False)
         self._buckets[caller.key] = bucket

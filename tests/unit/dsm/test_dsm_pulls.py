@@ -9,7 +9,6 @@ from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.effects import Send
 from hookprobe.dsm.messages import BlockEntry, Blocks, GetRange
 from hookprobe.dsm.microblock import NO_PARENT, SignedBlock
-from hookprobe.dsm.peers import Bucket
 from hookprobe.dsm.pulls import Pull, Puller
 from hookprobe.dsm.store import MemoryStore, Persist, Table, prefix_end
 from hookprobe.errors import VerificationError
@@ -158,16 +157,6 @@ def test_requests_are_limited_and_each_range_is_asked_for_once() -> None:
         assert puller.want(Pull((EDGE, inc), 1, 5, NO_PARENT, [A]), NOW) == []
     assert len(puller) == 3
     assert puller.want(Pull(LANE, 6, 5, NO_PARENT, [A]), NOW) == []
-
-
-def test_a_bucket_refills_with_time_and_never_above_its_size() -> None:
-    bucket = Bucket(10, 0, NOW)
-    assert not bucket.take(1, NOW)
-    assert bucket.take(5, Instant(NOW + SECOND // 2))
-    assert not bucket.take(1, Instant(NOW + SECOND // 2))
-    assert not bucket.take(11, Instant(NOW + 99 * SECOND))
-    assert bucket.take(10, Instant(NOW + 99 * SECOND))
-    assert not bucket.take(1, NOW)
 
 
 def test_the_memory_store_sorts_bounds_and_deletes() -> None:
