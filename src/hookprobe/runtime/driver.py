@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from hookprobe.dsm.store import Persist
 from hookprobe.errors import HostError
-from hookprobe.htp.effects import Transmit
+from hookprobe.htp.effects import Leaving, Transmit, TransmitRun, each_datagram
 from hookprobe.neuro.effects import HostRequest
 from hookprobe.node.host import Effect, Node
 from hookprobe.node.observations import MessageSent, Observation
@@ -115,10 +115,10 @@ class Driver:
         batches = [effect for effect in effects if isinstance(effect, Persist)]
         if batches and not self._persist(batches):
             return
-        leaving: list[Transmit] = []
+        leaving: list[Leaving] = []
         for effect in effects:
             self._record(effect)
-            if isinstance(effect, Transmit):
+            if isinstance(effect, Transmit | TransmitRun):
                 leaving.append(effect)
             elif isinstance(effect, HostRequest):
                 self._socket.send_batch(leaving)
@@ -136,9 +136,10 @@ class Driver:
 
     def _record(self, effect: Effect) -> None:
         egress = self._egress
-        if isinstance(effect, Transmit):
+        if isinstance(effect, Transmit | TransmitRun):
             if egress is not None:
-                egress.add(DATAGRAM, effect.data)
+                for one in each_datagram((effect,)):
+                    egress.add(DATAGRAM, one.data)
             if self.trace is not None:
                 self.trace.sent(effect)
         elif egress is not None and isinstance(effect, MessageSent):

@@ -39,6 +39,7 @@ from hookprobe.htp.effects import (
     SessionDown,
     SessionUp,
     Transmit,
+    TransmitRun,
 )
 from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.swarm import SET_BYTES, SwarmSender
@@ -290,7 +291,7 @@ class AsyncHookProbeTransport:
 
     def execute(self, effects: Sequence[Effect]) -> None:
         """Carry out what the endpoint asks for, and set its timer."""
-        self._socket.send_batch([one for one in effects if isinstance(one, Transmit)])
+        self._socket.send_batch([one for one in effects if isinstance(one, Transmit | TransmitRun)])
         for effect in effects:
             match effect:
                 case MessageReceived(peer, channel, data) if channel is not Channel.FILE:
@@ -300,7 +301,7 @@ class AsyncHookProbeTransport:
                 case SessionUp() | SessionDown():
                     self._files.report(effect)
                     self._changed.set()
-                case Transmit():
+                case Transmit() | TransmitRun():
                     pass
                 case _:
                     self._files.report(effect)

@@ -19,12 +19,13 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 
 from hookprobe.errors import HostError
-from hookprobe.htp.effects import Address, Transmit
+from hookprobe.htp.bulk import RUN_MAX as SEGMENTS_MAX
+from hookprobe.htp.bulk import RUN_MAX_BYTES
+from hookprobe.htp.effects import Address, Leaving, Transmit, TransmitRun, each_datagram
+from hookprobe.htp.path import Burst
 
 DRAIN_MAX = 256
 DATAGRAM_MAX_BYTES = 65_535
-SEGMENTS_MAX = 64  # what every kernel with UDP_SEGMENT takes
-RUN_MAX_BYTES = 65_000  # with headers, a run is one IP packet inside the host
 ADDRESSES_MAX = 4096
 _BUFFER_BYTES = 8 << 20
 
@@ -43,7 +44,7 @@ _LDH, _LDB, _JEQ, _JA, _MOD, _RET_A = 0x28, 0x30, 0x15, 0x05, 0x94, 0x16
 _HELLO = 1
 _REFUSALS = (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP)
 
-Received = list[tuple[bytes, Address]]
+Received = list[tuple[bytes, Address] | Burst]
 
 
 class UdpSocket:
@@ -96,8 +97,8 @@ class UdpSocket:
     def drain(self) -> Received:
         """Return what has arrived, as far as it is not more than a turn's work."""
         received: Received = []
-        buffers, buffer = [self._buffer], self._buffer
-        while len(received) < DRAIN_MAX:
+        buffers, buffer, count = [self._buffer], self._buffer, 0
+        while count < DRAIN_MAX:
             try:
                 size, ancillary, _, source = self._socket.recvmsg_into(buffers, 64)
             except OSError:  # nothing left, or the report of an earlier packet that bounced
@@ -105,10 +106,8 @@ class UdpSocket:
             address = self._addresses.get(source) or self._remember(source)
             step = _segment_bytes(ancillary) or max(size, 1)
             whole = bytes(buffer[:size])
-            if step >= size:
-                received.append((whole, address))
-            else:
-                received += [(whole[at : at + step], address) for at in range(0, size, step)]
+            received.append((whole, address) if step >= size else Burst(whole, address, step))
+            count += max(1, -(-size // step))
         return received
 
     def _remember(self, source: tuple[object, ...]) -> Address:
@@ -125,8 +124,21 @@ class UdpSocket:
         except OSError:
             self.unsent += 1
 
-    def send_batch(self, batch: Sequence[Transmit]) -> None:
+    def send_batch(self, batch: Sequence[Leaving]) -> None:
         """Send datagrams in order, runs of them in one call where the host can."""
+        singles: list[Transmit] = []
+        for one in batch:
+            if isinstance(one, Transmit):
+                singles.append(one)
+            elif self.segmenting and _fits(one):
+                self._send_singles(singles)
+                singles = []
+                self._send_run(*one)
+            else:
+                singles += each_datagram((one,))
+        self._send_singles(singles)
+
+    def _send_singles(self, batch: Sequence[Transmit]) -> None:
         if not self.segmenting or len(batch) <= 1:
             for address, data in batch:
                 self.send(address, data)
@@ -137,7 +149,7 @@ class UdpSocket:
             else:
                 self._send_run(address, run)
 
-    def _send_run(self, address: Address, run: list[bytes]) -> None:
+    def _send_run(self, address: Address, run: Sequence[bytes]) -> None:
         size = len(run[0]).to_bytes(2, "little" if _LITTLE else "big")
         try:
             self.sent_bytes += self._socket.sendmsg(run, [(SOL_UDP, UDP_SEGMENT, size)], 0, address)
@@ -235,6 +247,12 @@ def _segment_bytes(ancillary: list[tuple[int, int, bytes]]) -> int:
         if level == SOL_UDP and kind == UDP_GRO:
             return int.from_bytes(data[:2], "little" if _LITTLE else "big")
     return 0
+
+
+def _fits(run: TransmitRun) -> bool:
+    """Whether the host takes a run in one call; what is alone goes by itself, as all others do."""
+    count = len(run.packets)
+    return 1 < count <= SEGMENTS_MAX and count * len(run.packets[0]) <= RUN_MAX_BYTES
 
 
 def _runs(batch: Sequence[Transmit]) -> Iterator[tuple[Address, list[bytes]]]:

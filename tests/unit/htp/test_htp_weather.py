@@ -4,7 +4,7 @@ import hashlib
 from random import Random
 
 import pytest
-from tests.unit.htp.htp_pair import Host, Weather, World, pair
+from tests.unit.htp.htp_pair import Host, Weather, World, datagrams, pair
 
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import DATAGRAM_BYTES
@@ -16,7 +16,6 @@ from hookprobe.htp.effects import (
     FragmentsReceived,
     ResonanceMismatch,
     SessionDown,
-    Transmit,
 )
 from hookprobe.htp.mtu import BLACK_HOLE_LOSSES, LADDER, PROBES_MAX, RAISE_US, MtuSearch
 from hookprobe.htp.packet import PacketType
@@ -44,7 +43,7 @@ def put_together(effects: list[Effect]) -> dict[int, bytes]:
                 if one.last > lasts.get(number, -1):
                     lasts[number], places[number] = one.last, {}
                 if one.last == lasts[number]:
-                    places[number][one.place] = one.data
+                    places[number].update(enumerate(one.pieces, one.place))
     return {
         number: b"".join(found[place] for place in sorted(found))
         for number, found in places.items()
@@ -202,7 +201,7 @@ def bulk_packets(world: World, edge: Host, validator: Host) -> list[bytes]:
     for wait in range(1, 30):
         at = Instant(world.now + wait * 5 * MILLISECOND)
         effects += edge.endpoint.handle_timeout(at)
-    return [one.data for one in effects if isinstance(one, Transmit)]
+    return datagrams(effects)
 
 
 def bent(packets: list[bytes], seed: int) -> list[bytes]:

@@ -10,6 +10,7 @@ import pytest
 
 from hookprobe.errors import HostError
 from hookprobe.htp.effects import Address, Transmit
+from hookprobe.htp.path import each_received
 from hookprobe.runtime import udp
 from hookprobe.runtime.udp import RUN_MAX_BYTES, SEGMENTS_MAX, UdpSocket
 
@@ -53,7 +54,7 @@ def ends() -> Iterator[tuple[UdpSocket, UdpSocket]]:
 def drained(receiver: UdpSocket, count: int) -> list[bytes]:
     found: list[bytes] = []
     for _ in range(2000):
-        found += [data for data, _ in receiver.drain()]
+        found += [data for data, _ in each_received(receiver.drain())]
         if len(found) >= count:
             break
         time.sleep(0.001)
