@@ -164,9 +164,10 @@ class BulkQueue:
                 left = _run_limit(room, size)
             first, last = chunk.next, chunk.last
             width = min(left, last + 1 - first)
-            if width <= 0:
+            if left <= 0:
                 break
-            run.append(_tuple(Span, (chunk, first, width, last)))
+            if width:  # a chunk that was cut anew while it was waiting stands here twice
+                run.append(_tuple(Span, (chunk, first, width, last)))
             left -= width
             chunk.next = first + width
             if chunk.next > last:
