@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from random import Random
 
+import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,9 @@ from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import (
     FLAG_ACK_ELICITING,
+    FLAG_UNRELIABLE,
     Block,
+    Mode,
     PacketType,
     encode_body,
     encode_header,
@@ -242,7 +245,7 @@ def test_a_block_opens_like_its_packets_one_by_one(
     sender = session(dialled=not dialled)
     packets: list[bytes] = []
     for run in runs:
-        sender.resonance = b"x" * 64 if bend == "beacon" and len(packets) > spot else b"r" * 64
+        sender.resonance = b"x" * 64 if bend == "beacon" and len(packets) >= spot % 9 else b"r" * 64
         packets += sender.seal_run(run, NOW)
     size = len(packets[0])
     packets = [*takewhile(lambda packet: len(packet) == size, packets)][:56]
@@ -273,6 +276,54 @@ def test_a_block_opens_like_its_packets_one_by_one(
         assert together._window.freeze() == session(dialled=dialled)._window.freeze()
     if bend in ("none", "beacon"):
         assert count == len(singles(wanted))
+
+
+def hostile(place: int, change: str) -> bytes:
+    """Seal fragment `place` of 8 as packet `place`, with something that our sender never does."""
+    token = b"c" * 8 if change == "token" else b"b" * 8
+    tail = FLAG_ACK_ELICITING << 24 | place << 8 | 7
+    tail = {
+        "flags": tail | FLAG_UNRELIABLE << 24,
+        "mode": tail | Mode.BURST << 16,
+        "place": tail + (2 << 8),
+        "cut": tail + 1,
+        "impossible": tail | 9 << 8,
+    }.get(change, tail)
+    kind = PacketType.HEARTBEAT if change == "type" else PacketType.DATA
+    number = place + 1 if change == "number" else place
+    header = encode_header(kind, 5, 3, token, number, tail)
+    head = {"kind": b"\x37" + bytes(15), "chunk": b"\x36" + b"q" * 15}.get(
+        change, b"\x36" + bytes(15)
+    )
+    resonance = b"x" * 64 if change == "beacon" else b"r" * 64
+    payload = head + bytes((place,)) * (0 if change == "empty" else 1024)
+    plain = encode_body(resonance, payload, 1040)
+    if change == "length":
+        plain = plain[:67] + bytes((plain[67] - 1,)) + plain[68:]
+    nonce = KEYS.dialler_salt + place.to_bytes(8)
+    return header + ChaCha20Poly1305(KEYS.dialler_key).encrypt(nonce, plain, header)
+
+
+CHANGES = ("none", "token", "flags", "mode", "place", "cut", "impossible", "type", "number",
+           "kind", "chunk", "beacon", "empty", "length")  # fmt: skip
+SAME = ("none", "place", "cut", "chunk")  # unusual for our sender, and yet to be taken
+
+
+@pytest.mark.parametrize("spot", [0, 3, 7])
+@pytest.mark.parametrize("change", CHANGES)
+def test_attack_what_is_unusual_inside_a_block_is_left_to_the_long_way(
+    change: str, spot: int
+) -> None:
+    packets = [hostile(place, change if place == spot else "none") for place in range(8)]
+    one_by_one, together = session(dialled=False), session(dialled=False)
+    wanted, _ = one_by_one.open_run(packets)
+    assert len(wanted) == (8 if change in SAME and (change, spot) != ("place", 7) else spot)
+    fragments, count, _ = together.open_burst(Block(b"".join(packets), len(packets[0])))
+    assert count in (0, len(wanted))
+    assert singles(fragments) == singles(wanted)[:count]
+    assert together.received == count
+    if change in SAME:
+        assert count == len(wanted)
 
 
 # -- files ----------------------------------------------------------------------------------------
@@ -320,13 +371,15 @@ def test_neighbours_are_written_like_single_fragments(
         at = random.randrange(len(fragments))
         fragments.insert(random.randrange(len(fragments)), fragments[at])
     alone, together = Incoming(facts, 1), Incoming(facts, 1)
-    images = [bytearray(size), bytearray(size)]
+    images, written = [bytearray(size), bytearray(size)], [0, 0]
     for receiver, image, found in (
         (alone, images[0], fragments),
         (together, images[1], neighbours(fragments, random)),
     ):
         for write in receiver.receive_fragments(found):
+            written[image is images[1]] += len(write.data)
             image[write.offset : write.offset + len(write.data)] = write.data
     assert (alone.here, alone._left, alone._partial, images[0]) == (
         together.here, together._left, together._partial, images[1],
     )  # fmt: skip
+    assert written[0] == written[1]

@@ -34,10 +34,9 @@ from hookprobe.htp.transfer_receiver import (
     Reply,
     SuspendPart,
     Withdraw,
-    inflate,
 )
 from hookprobe.htp.transfer_sender import SAMPLES, Outgoing
-from hookprobe.htp.transfer_writes import WritePart
+from hookprobe.htp.transfer_writes import WritePart, inflate
 from hookprobe.wire.instant import Instant
 
 NOW = Instant(1_000_000)
