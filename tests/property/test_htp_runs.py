@@ -48,10 +48,10 @@ class Both:
         self.outcome: tuple[list[tuple[int, str]], list[PlainSent]] = ([], [])
 
     def send(self, counts: Sequence[int], which: int) -> None:
-        contents = [(f"{self.number}+{place}", count) for place, count in enumerate(counts)]
-        self.runs.on_run_sent(self.number, 1100, contents, self.flights[which], self.now)
-        for content, count in contents:
-            for _ in range(count):
+        for place, count in enumerate(counts):
+            content, numbers = f"{self.number}+{place}", range(self.number, self.number + count)
+            self.runs.on_run_sent(numbers, 1100, content, self.flights[which], self.now)
+            for _ in numbers:
                 flight = self.flights[which + 2]
                 self.plain.on_sent(self.number, 1100, content, flight, self.now)
                 self.number += 1

@@ -174,12 +174,11 @@ class OpeningKey:
             associated: What is bound to each.
         """
         salt, decrypt = self._salt, self._ciphers.get(self._key).decrypt
-        counters = counter_run(first, len(ciphertexts))
+        nonces = [salt + counter for counter in counter_run(first, len(ciphertexts))]
         plaintexts: list[bytes] = []
         # The owner comes to the one that failed, and judges it by itself.
         with contextlib.suppress(InvalidTag):
-            for counter, ciphertext, bound in zip(counters, ciphertexts, associated, strict=True):
-                plaintexts.append(decrypt(salt + counter, ciphertext, bound))
+            plaintexts.extend(map(decrypt, nonces, ciphertexts, associated))
         return plaintexts
 
     def forget(self) -> None:

@@ -8,7 +8,7 @@ be handed to the host's segmentation in one call.
 
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -79,7 +79,7 @@ _tuple = tuple.__new__
 
 
 class Span(NamedTuple):
-    """Fragments of one chunk, the content of as many packets; stale once the chunk was cut anew.
+    """Neighbouring fragments of one chunk; stale once the chunk was cut anew.
 
     Attributes:
         chunk: Of all of them.
@@ -93,16 +93,27 @@ class Span(NamedTuple):
     width: int
     last: int
 
-    @property
-    def wanted(self) -> bool:
-        """Whether it is of the present cut and some of it has not arrived."""
-        chunk = self.chunk
-        return self.last == chunk.last and bool(chunk.waiting >> self.first & (1 << self.width) - 1)
 
-    def pick(self, which: int) -> list["Span"]:
-        """Return its fragments one by one, those whose bit is set in `which`."""
-        chunk, first, width, last = self
-        return [Span(chunk, first + place, 1, last) for place in range(width) if which >> place & 1]
+class Run(NamedTuple):
+    """Spans whose packets leave together, the content of all of those."""
+
+    spans: Sequence[Span]
+
+    def pick(self, which: int) -> list[Span]:
+        """Return the fragments whose bit is set in `which`, one by one."""
+        found = []
+        for (chunk, first, width, last), part in self._parts(which):
+            found += [
+                Span(chunk, first + place, 1, last) for place in range(width) if part >> place & 1
+            ]
+        return found
+
+    def _parts(self, which: int) -> Iterator[tuple[Span, int]]:
+        for span in self.spans:
+            part = which & (1 << span.width) - 1
+            which >>= span.width
+            if part:
+                yield span, part
 
 
 @lru_cache(maxsize=64)
@@ -188,7 +199,7 @@ class BulkQueue:
         size = 0
         while self._lost:
             span = self._lost[0]
-            if span.wanted:
+            if is_wanted(span):
                 packet_bytes = span.chunk.packet_bytes
                 if packet_bytes > datagram_bytes:
                     # The path became narrower: all of the chunk again, in finer fragments.
@@ -202,19 +213,27 @@ class BulkQueue:
             self._lost.popleft()
         return run
 
-    def put_back(self, span: Span, which: int) -> None:
+    def put_back(self, run: Run, which: int) -> None:
         """Send these fragments of it again, before anything new."""
-        self._lost += span.pick(which)
+        self._lost += run.pick(which)
 
-    def on_arrived(self, span: Span, which: int) -> None:
+    def on_arrived(self, run: Run, which: int) -> None:
         """Note that the peer has these fragments; a whole chunk leaves the queue."""
-        chunk, first, _, last = span
-        if last != chunk.last or not chunk.waiting:
-            return
-        chunk.waiting &= ~(which << first)
-        if not chunk.waiting:
-            self.held -= chunk.size + CHUNK_COST_BYTES
-            chunk.pieces = ()
+        for chunk, first, width, last in run.spans:
+            part = which & (1 << width) - 1
+            which >>= width
+            if last != chunk.last or not chunk.waiting:
+                continue
+            chunk.waiting &= ~(part << first)
+            if not chunk.waiting:
+                self.held -= chunk.size + CHUNK_COST_BYTES
+                chunk.pieces = ()
+
+
+def is_wanted(span: Span) -> bool:
+    """Whether it is of the present cut and some of it has not arrived."""
+    chunk, first, width, last = span
+    return last == chunk.last and bool(chunk.waiting >> first & (1 << width) - 1)
 
 
 def _run_limit(room: int, packet_bytes: int) -> int:

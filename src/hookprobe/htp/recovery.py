@@ -164,33 +164,22 @@ class Recovery(Generic[Content]):
         self, number: int, size: int, content: Content, flight: Flight | None, now: Instant
     ) -> None:
         """Note an ack-eliciting packet."""
-        self._order += 1
-        self._sent[number] = Sent(number, now, size, content, self._order, flight)
-        self._last_sent = now
-        if flight is not None:
-            flight.in_flight += size
-            flight.pacer.on_sent(size)
+        self.on_run_sent(range(number, number + 1), size, content, flight, now)
 
     def on_run_sent(
-        self,
-        first: int,
-        size: int,
-        contents: Sequence[tuple[Content, int]],
-        flight: Flight,
-        now: Instant,
+        self, numbers: range, size: int, content: Content, flight: Flight | None, now: Instant
     ) -> None:
-        """Note packets of one size with numbers from `first` on: contents, and over how many."""
-        number, order, sent = first, self._order + 1, self._sent
-        for content, count in contents:
-            sent[number] = record = Sent(number, now, size, content, order, flight)
-            record.waiting = (1 << count) - 1
-            number += count
-            order += count
-        self._order = order - 1
+        """Note packets of one size that leave together."""
+        number, count = numbers.start, len(numbers)
+        sent = Sent(number, now, size, content, self._order + 1, flight)
+        sent.waiting = (1 << count) - 1
+        self._sent[number] = sent
+        self._order += count
         self._last_sent = now
-        whole = size * (number - first)
-        flight.in_flight += whole
-        flight.pacer.on_sent(whole)
+        if flight is not None:
+            whole = size * count
+            flight.in_flight += whole
+            flight.pacer.on_sent(whole)
 
     def on_ack(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from hookprobe.errors import LocalError
-from hookprobe.htp.bulk import BulkQueue, Span
+from hookprobe.htp.bulk import BulkQueue, Run
 from hookprobe.htp.channels import PRIORITIES, Channel, Priority
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.congestion import WINDOW_INITIAL_BYTES, WINDOW_MIN_BYTES, Controller, NewReno
@@ -60,7 +60,7 @@ class Ping(NamedTuple):
 
 
 Chunks: TypeAlias = Sequence[tuple[bytes, bytes]]
-Content: TypeAlias = Fragment | Span | Datagram | Beacon | SizeProbe | Ping
+Content: TypeAlias = Fragment | Run | Datagram | Beacon | SizeProbe | Ping
 
 
 class Traffic:
@@ -212,7 +212,7 @@ class Traffic:
         for settled in outcome.arrived:
             sent = settled.sent
             content = sent.content
-            if type(content) is Span:
+            if type(content) is Run:
                 self.bulk.on_arrived(content, settled.which)
                 if sent.size > DATAGRAM_BYTES:
                     self.mtu.on_arrived(sent.size, sent.number + settled.last)
@@ -237,7 +237,7 @@ class Traffic:
 
     def _put_back(self, settled: Settled[Content], now: Instant) -> None:
         content = settled.sent.content
-        if type(content) is Span:
+        if type(content) is Run:
             self.bulk.put_back(content, settled.which)
         elif type(content) is Fragment:
             self.outbox.put_back(content)

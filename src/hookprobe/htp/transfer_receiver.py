@@ -197,13 +197,14 @@ class Incoming:
             LimitExceededError: Pieces of more chunks than anybody would have on the way.
         """
         run, here, log2 = WriteRun(self.file_id), self.here, self.facts.chunk_log2
+        last_index = len(here) - 1
         known, cut, index, size, step, missing = b"", -1, 0, 0, 0, 0
         for head, place, last, pieces in fragments:
             if head != known or last != cut:
                 if missing:
                     self._partial[index] = (cut, missing)
                 index = self._place_of(head)
-                size = self.facts.chunk_size(index)
+                size = self.facts.chunk_size(index) if index == last_index else 1 << log2
                 known, cut, step = head, last, -(-size // (last + 1))
                 missing = 0 if here[index] else self._missing(index, last)
             start, count = place * step, len(pieces)

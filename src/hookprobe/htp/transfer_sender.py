@@ -40,6 +40,7 @@ class Outgoing:
         "_chunk_bytes",
         "_chunks",
         "_compressible",
+        "_front",
         "_gained",
         "_next",
         "_ranges",
@@ -57,6 +58,7 @@ class Outgoing:
         self.facts = facts
         self.file_id = file_id
         self._chunks, self._chunk_bytes = facts.chunks, 1 << facts.chunk_log2
+        self._front = facts.sha256[:4]
         self._response = FileFlags.RESPONSE if response else FileFlags(0)
         self._compressible = compressible
         self._ranges: list[ChunkRange] = []
@@ -130,5 +132,5 @@ class Outgoing:
         return encode_frame(header, encode_facts(self.facts))
 
     def _header(self, operation: FileOperation, flags: FileFlags, index: int) -> FileHeader:
-        facts = self.facts
-        return FileHeader(operation, flags, index, self.file_id, self._chunks, facts.sha256[:4])
+        fields = (operation, flags, index, self.file_id, self._chunks, self._front)
+        return tuple.__new__(FileHeader, fields)
