@@ -12,6 +12,8 @@ from hookprobe.crypto.agreement import expand_keys, hkdf_expand, hkdf_extract, h
 from hookprobe.errors import MalformedError
 from hookprobe.htp.acks import EARLY_PACKETS, AckTracker
 from hookprobe.htp.admission import pack_host
+from hookprobe.htp.bulk import RUN_MAX as SEGMENTS_MAX
+from hookprobe.htp.bulk import RUN_MAX_BYTES
 from hookprobe.htp.effects import Address, Transmit
 from hookprobe.htp.exchange import read_repeated
 from hookprobe.htp.messages import (
@@ -31,7 +33,7 @@ from hookprobe.htp.packet import (
     encode_body,
     encode_header,
 )
-from hookprobe.runtime.udp import RUN_MAX_BYTES, SEGMENTS_MAX, _runs
+from hookprobe.runtime.udp import _runs
 from hookprobe.wire.identifiers import unpack_node_id
 from hookprobe.wire.instant import Instant
 from hookprobe.wire.reader import Reader
