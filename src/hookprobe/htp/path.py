@@ -40,7 +40,7 @@ Received: TypeAlias = Sequence[tuple[bytes, Address] | Burst]
 
 
 def parts_of(received: Received) -> Iterator[Burst | list[tuple[bytes, Address]]]:
-    """Yield bursts, and what came between them, in the order of arrival."""
+    """Yield bursts, and what came between them, in the order of arrival; nothing is empty."""
     between: list[tuple[bytes, Address]] = []
     for one in received:
         if isinstance(one, Burst):
