@@ -229,6 +229,7 @@ class UdpSocket:
 
     def shut(self) -> None:
         """Close a socket that was never attached."""
+        self.many = None  # its descriptor may soon be somebody else's
         self._socket.close()
 
     def detach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -237,7 +238,7 @@ class UdpSocket:
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.remove_reader(self._socket)
-        self._socket.close()
+        self.shut()
 
 
 def bind_group(address: Address, count: int) -> list[UdpSocket]:

@@ -222,6 +222,17 @@ def test_what_the_host_does_not_take_is_lost_alone(ends: tuple[UdpSocket, UdpSoc
         peer.close()
 
 
+def test_a_closed_socket_sends_nothing_by_a_descriptor_that_is_another_ones() -> None:
+    here, peers = UdpSocket(HERE), crowd(8)
+    homes = [Transmit(Address(*peer.getsockname()), b"x") for peer in peers]
+    here.shut()
+    heir = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # gets the number that became free
+    here.send_batch(homes)
+    assert (here.sent_bytes, here.unsent) == (0, 8)
+    for one in (heir, *peers):
+        one.close()
+
+
 def test_ipv6_and_hosts_without_the_calls_do_each_datagram_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
