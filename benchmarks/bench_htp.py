@@ -7,6 +7,7 @@ the best of several rounds.
 import gc
 import hashlib
 import importlib
+import socket
 import ssl
 import tempfile
 import time
@@ -26,8 +27,10 @@ from hookprobe.htp.effects import Address, Effect, MessageReceived, Transmit
 from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import PacketType, decode_header
+from hookprobe.htp.path import each_received
 from hookprobe.htp.seams import LocalIdentity, PinnedPeer, RegisteredPeer, Seams
 from hookprobe.htp.session import Session, SessionNames
+from hookprobe.runtime.udp import UdpSocket
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
@@ -216,6 +219,29 @@ def heartbeats(peers: int, beats: int) -> float:
     return answered / spent
 
 
+def datagrams_answered(rounds: int, *, many: bool) -> float:
+    """Return datagrams of 64 peers received and answered a second of CPU, on the loopback."""
+    here = UdpSocket(Address("127.0.0.1", 0))
+    if not many:
+        here.many = None
+    peers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(64)]
+    for peer in peers:
+        peer.connect(here.address)
+    spent = []
+    for _ in range(rounds):
+        for peer in peers:
+            peer.send(bytes(149))
+        begin = time.process_time()
+        here.send_batch([Transmit(at, bytes(170)) for _, at in each_received(here.drain())])
+        spent.append(time.process_time() - begin)
+        for peer in peers:
+            peer.recv(200)
+    for peer in peers:
+        peer.close()
+    here.shut()
+    return len(peers) / sorted(spent)[rounds // 10]
+
+
 def quic_handshakes(kind: str, count: int) -> float:
     """Return handshakes a second of CPU of the answering side of aioquic or qh3."""
     module = importlib.import_module(f"{kind}.quic.connection")
@@ -373,6 +399,9 @@ def run() -> list[Row]:
     rows.append(("HTP bulk packets cut and sealed, 1156 B", best(lambda: sealed_runs(40_000)),
                  "/s of CPU"))  # fmt: skip
     rows.append(("HTP heartbeats answered", best(lambda: heartbeats(400, 10)), "/s of CPU"))
+    for many, label in ((True, "one call for all"), (False, "a call for each")):
+        value = best(lambda many=many: datagrams_answered(200, many=many))  # type: ignore[misc] # loop value bound
+        rows.append((f"UDP, 64 peers heard and answered, {label}", value, "/s of CPU"))
     for size, count in ((100, 10_000), (10_000, 1000), (100_000, 150)):
         value = best(lambda size=size, count=count: messages(size, count))  # type: ignore[misc] # loop values bound
         rows.append((f"HTP messages of {size} B, both ends", value, "/s of CPU"))

@@ -30,9 +30,10 @@ from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.effects import Address, SendRefused, SessionUp
 from hookprobe.htp.endpoint import Endpoint
+from hookprobe.htp.path import Received
 from hookprobe.htp.seams import PinnedPeer
 from hookprobe.htp.traffic import Chunks
-from hookprobe.node.host import Effect, Received
+from hookprobe.node.host import Effect
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.driver import Driver
 from hookprobe.runtime.file_pump import Room

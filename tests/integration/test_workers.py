@@ -18,6 +18,7 @@ from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, Effect, MessageReceived, Transmit
 from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.packet import PacketType, decode_header
+from hookprobe.htp.path import each_received
 from hookprobe.htp.seams import LocalIdentity, PinnedPeer, RegisteredPeer, Seams, Worker
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.udp import UdpSocket, bind_group
@@ -171,7 +172,7 @@ def kind_of(data: bytes) -> PacketType:
 def collected(runner: Runner) -> list[bytes]:
     found: list[bytes] = []
     for _ in range(100):
-        found += [data for data, _ in runner.socket.drain()]
+        found += [data for data, _ in each_received(runner.socket.drain())]
         time.sleep(0.002)
     return found
 

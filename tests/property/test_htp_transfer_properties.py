@@ -18,8 +18,9 @@ from hookprobe.htp.transfer_codec import (
     ReadRequest,
     WriteRequest,
 )
-from hookprobe.htp.transfer_receiver import Desk, FinishPart, Incoming, OpenPart, WritePart
+from hookprobe.htp.transfer_receiver import Desk, FinishPart, Incoming, OpenPart
 from hookprobe.htp.transfer_sender import Outgoing
+from hookprobe.htp.transfer_writes import WritePart
 from hookprobe.wire.instant import Instant
 
 SHA = st.binary(min_size=32, max_size=32)

@@ -23,6 +23,11 @@ TAG_BYTES = 16
 COUNTER_MAX = 2**48  # packets under one key; far below the 2^62 at which QUIC stops (RFC 9000 12.3)
 
 
+def counter_run(first: int, count: int) -> list[bytes]:
+    """Return `count` consecutive counters as they stand in nonces, 8 bytes each."""
+    return [number.to_bytes(8) for number in range(first, first + count)]
+
+
 class _Ciphers(OrderedDict[bytes, ChaCha20Poly1305]):
     """Makes the cipher of a key that it does not have; the oldest makes room."""
 
@@ -120,11 +125,10 @@ class SealingKey:
             raise LimitExceededError("sealing: the packet counter of this key is used up")
         self.counter = first + len(plaintexts)
         salt, encrypt = self._salt, self._ciphers.get(self._key).encrypt
+        counters = counter_run(first, len(plaintexts))
         return [
-            bound + encrypt(salt + number.to_bytes(8), plaintext, bound)
-            for number, (plaintext, bound) in enumerate(
-                zip(plaintexts, associated, strict=True), first
-            )
+            bound + encrypt(salt + counter, plaintext, bound)
+            for counter, plaintext, bound in zip(counters, plaintexts, associated, strict=True)
         ]
 
     def forget(self) -> None:
@@ -159,21 +163,22 @@ class OpeningKey:
         except InvalidTag as error:
             raise VerificationError("sealing: the packet does not open") from error
 
-    def open_run(self, first: int, packets: Sequence[bytes], bound_bytes: int) -> list[bytes]:
+    def open_run(
+        self, first: int, ciphertexts: Sequence[bytes], associated: Sequence[bytes]
+    ) -> list[bytes]:
         """Return the plaintexts of packets under consecutive counters, up to one that fails.
 
         Args:
             first: The counter of the first one.
-            packets: Associated data and ciphertext of each.
-            bound_bytes: How much of each is associated data.
+            ciphertexts: With their tags.
+            associated: What is bound to each.
         """
         salt, decrypt = self._salt, self._ciphers.get(self._key).decrypt
+        nonces = [salt + counter for counter in counter_run(first, len(ciphertexts))]
         plaintexts: list[bytes] = []
         # The owner comes to the one that failed, and judges it by itself.
         with contextlib.suppress(InvalidTag):
-            for number, packet in enumerate(packets, first):
-                nonce = salt + number.to_bytes(8)
-                plaintexts.append(decrypt(nonce, packet[bound_bytes:], packet[:bound_bytes]))
+            plaintexts.extend(map(decrypt, nonces, ciphertexts, associated))
         return plaintexts
 
     def forget(self) -> None:

@@ -6,10 +6,12 @@ acknowledgement is due after some packets, after a short wait, or at once on a g
 
 from hookprobe.htp.messages import ACK_RANGES_MAX
 from hookprobe.htp.packet import Header, PacketType
-from hookprobe.wire.instant import Instant
+from hookprobe.wire.instant import MILLISECOND, Instant
 
 EARLY_PACKETS = 100  # while the peer's window is small, every second packet is acknowledged
 EARLY_EVERY = 2
+BURST_PACKETS = 16  # so many at once come fast enough for the acknowledgement to wait for others
+BURST_DELAY_US = MILLISECOND
 GAP_MAX = 2**31  # a peer that jumps further has what lies behind forgotten; gaps are 32 bits wide
 
 
@@ -81,6 +83,13 @@ class AckTracker:
         if self._count < EARLY_PACKETS or count == 1:
             for _ in range(count):
                 self._note(now, at_once=False)
+        elif count >= BURST_PACKETS:
+            # More of them are behind, and an acknowledgement for each costs both ends more than
+            # a tenth of what the packets do.
+            self._count += count
+            self._pending += count
+            at = Instant(now + BURST_DELAY_US)
+            self.deadline = at if self.deadline is None else min(self.deadline, at)
         else:
             self._count += count - 1
             self._pending += count - 1

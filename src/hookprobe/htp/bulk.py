@@ -6,9 +6,10 @@ for any other. Fragments of a chunk have one size, the last one padded, so that 
 be handed to the host's segmentation in one call.
 """
 
+import struct
 from collections import deque
-from collections.abc import Sequence
-from itertools import repeat
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from hookprobe.errors import LocalError
@@ -17,6 +18,7 @@ from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES
 HEAD_BYTES = 16
 CHUNK_MAX_BYTES = 1 << 14
 RUN_MAX = 64  # what hosts take in one call
+RUN_MAX_BYTES = 65_000  # the same; with headers, a run is one IP packet inside the host
 CHUNK_COST_BYTES = 512
 
 
@@ -25,7 +27,8 @@ class OutChunk:
 
     Attributes:
         head: The 16 bytes every fragment repeats.
-        data: The chunk.
+        size: Bytes of the chunk.
+        pieces: Its fragments; the last may be shorter, or empty, where it is padded.
         sequence: Message number of its packets.
         last: Number of fragments less one.
         piece_bytes: Size of a fragment.
@@ -35,50 +38,87 @@ class OutChunk:
     """
 
     __slots__ = (
-        "data",
         "head",
         "last",
         "next",
         "packet_bytes",
         "piece_bytes",
+        "pieces",
         "sequence",
+        "size",
         "waiting",
     )
 
     def __init__(self, head: bytes, data: bytes, sequence: int) -> None:
         self.head = head
-        self.data = data
+        self.size = len(data)
         self.sequence = sequence
         self.last = -1
         self.piece_bytes = self.packet_bytes = self.next = 0
         self.waiting = 1
+        self.pieces: Sequence[bytes] = (data,)
 
     def cut(self, datagram_bytes: int) -> None:
         """Choose the fragments for a size of datagram, and begin with the first."""
         room = datagram_bytes - SEALED_OVERHEAD_BYTES - HEAD_BYTES
-        count = max(1, -(-len(self.data) // room))
-        self.piece_bytes = -(-len(self.data) // count)
-        self.packet_bytes = SEALED_OVERHEAD_BYTES + HEAD_BYTES + self.piece_bytes
+        count = max(1, -(-self.size // room))
+        self.piece_bytes = size = -(-self.size // count)
+        self.packet_bytes = SEALED_OVERHEAD_BYTES + HEAD_BYTES + size
         self.last = count - 1
         self.next = 0
         self.waiting = (1 << count) - 1
-
-
-class Piece(NamedTuple):
-    """One fragment, the content of one packet; stale once its chunk was cut anew."""
-
-    chunk: OutChunk
-    place: int
-    last: int
-
-    @property
-    def wanted(self) -> bool:
-        """Whether it is of the present cut and has not arrived."""
-        return self.last == self.chunk.last and bool(self.chunk.waiting >> self.place & 1)
+        data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        if size * count == self.size:
+            self.pieces = _cutter(size, count).unpack(data)
+        else:
+            self.pieces = [data[at : at + size] for at in range(0, size * count, size)]
 
 
 # A named tuple made by its class goes through a function in Python; this does not.
 _tuple = tuple.__new__
+
+
+class Span(NamedTuple):
+    """Neighbouring fragments of one chunk; stale once the chunk was cut anew.
+
+    Attributes:
+        chunk: Of all of them.
+        first: The first one.
+        width: How many.
+        last: Number of fragments of the chunk less one.
+    """
+
+    chunk: OutChunk
+    first: int
+    width: int
+    last: int
+
+
+class Run(NamedTuple):
+    """Spans whose packets leave together, the content of all of those."""
+
+    spans: Sequence[Span]
+
+    def pick(self, which: int) -> list[Span]:
+        """Return the fragments whose bit is set in `which`, one by one."""
+        found = []
+        for (chunk, first, width, last), part in self._parts(which):
+            found += [
+                Span(chunk, first + place, 1, last) for place in range(width) if part >> place & 1
+            ]
+        return found
+
+    def _parts(self, which: int) -> Iterator[tuple[Span, int]]:
+        for span in self.spans:
+            part = which & (1 << span.width) - 1
+            which >>= span.width
+            if part:
+                yield span, part
+
+
+@lru_cache(maxsize=64)
+def _cutter(size: int, count: int) -> struct.Struct:
+    return struct.Struct(f"{size}s" * count)
 
 
 class BulkQueue:
@@ -93,7 +133,7 @@ class BulkQueue:
     def __init__(self, held_max: int) -> None:
         self._held_max = held_max
         self._waiting: deque[OutChunk] = deque()
-        self._lost: deque[Piece] = deque()
+        self._lost: deque[Span] = deque()
         self._sequence = 0
         self.held = 0
 
@@ -121,25 +161,27 @@ class BulkQueue:
         self._waiting.append(OutChunk(head, data, self._sequence))
         return True
 
-    def take(self, room: int, datagram_bytes: int) -> list[Piece]:
+    def take(self, room: int, datagram_bytes: int) -> list[Span]:
         """Return the next fragments, all of one packet size and together within `room` bytes."""
         run = self._take_lost(room, datagram_bytes)
         if run or self._lost:
             return run
-        size = 0
-        while len(run) < RUN_MAX:
-            chunk = self._current(datagram_bytes)
-            if chunk is None or (size and chunk.packet_bytes != size):
-                break
-            size = chunk.packet_bytes
-            fits = min(room // size, RUN_MAX) - len(run)
-            if fits <= 0:
-                break
+        size = left = 0
+        while chunk := self._current(datagram_bytes):
+            if chunk.packet_bytes != size:
+                if size:
+                    break
+                size = chunk.packet_bytes
+                left = _run_limit(room, size)
             first, last = chunk.next, chunk.last
-            chunk.next = stop = min(first + fits, last + 1)
-            places = zip(repeat(chunk), range(first, stop), repeat(last))
-            run += map(_tuple, repeat(Piece), places)
-            if stop > last:
+            width = min(left, last + 1 - first)
+            if left <= 0:
+                break
+            if width:  # a chunk that was cut anew while it was waiting stands here twice
+                run.append(_tuple(Span, (chunk, first, width, last)))
+            left -= width
+            chunk.next = first + width
+            if chunk.next > last:
                 self._waiting.popleft()
         return run
 
@@ -152,35 +194,48 @@ class BulkQueue:
             chunk.cut(datagram_bytes)
         return chunk
 
-    def _take_lost(self, room: int, datagram_bytes: int) -> list[Piece]:
-        run: list[Piece] = []
+    def _take_lost(self, room: int, datagram_bytes: int) -> list[Span]:
+        run: list[Span] = []
         size = 0
-        while self._lost and len(run) < RUN_MAX:
-            piece = self._lost[0]
-            if piece.wanted:
-                packet_bytes = piece.chunk.packet_bytes
+        while self._lost:
+            span = self._lost[0]
+            if is_wanted(span):
+                packet_bytes = span.chunk.packet_bytes
                 if packet_bytes > datagram_bytes:
                     # The path became narrower: all of the chunk again, in finer fragments.
-                    piece.chunk.cut(datagram_bytes)
-                    self._waiting.appendleft(piece.chunk)
-                elif (size and packet_bytes != size) or (len(run) + 1) * packet_bytes > room:
+                    span.chunk.cut(datagram_bytes)
+                    self._waiting.appendleft(span.chunk)
+                elif (size and packet_bytes != size) or len(run) >= _run_limit(room, packet_bytes):
                     break
                 else:
                     size = packet_bytes
-                    run.append(piece)
+                    run.append(span)
             self._lost.popleft()
         return run
 
-    def put_back(self, piece: Piece) -> None:
-        """Send this fragment again, before anything new."""
-        self._lost.append(piece)
+    def put_back(self, run: Run, which: int) -> None:
+        """Send these fragments of it again, before anything new."""
+        self._lost += run.pick(which)
 
-    def on_arrived(self, pieces: Sequence[Piece]) -> None:
+    def on_arrived(self, run: Run, which: int) -> None:
         """Note that the peer has these fragments; a whole chunk leaves the queue."""
-        for chunk, place, last in pieces:
+        for chunk, first, width, last in run.spans:
+            part = which & (1 << width) - 1
+            which >>= width
             if last != chunk.last or not chunk.waiting:
                 continue
-            chunk.waiting &= ~(1 << place)
+            chunk.waiting &= ~(part << first)
             if not chunk.waiting:
-                self.held -= len(chunk.data) + CHUNK_COST_BYTES
-                chunk.data = b""
+                self.held -= chunk.size + CHUNK_COST_BYTES
+                chunk.pieces = ()
+
+
+def is_wanted(span: Span) -> bool:
+    """Whether it is of the present cut and some of it has not arrived."""
+    chunk, first, width, last = span
+    return last == chunk.last and bool(chunk.waiting >> first & (1 << width) - 1)
+
+
+def _run_limit(room: int, packet_bytes: int) -> int:
+    """Return how many packets of one size may leave in one run."""
+    return min(min(room, RUN_MAX_BYTES) // packet_bytes, RUN_MAX)

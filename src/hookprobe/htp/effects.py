@@ -1,5 +1,6 @@
 """What an endpoint asks its host to do, and what it tells it: frozen values, executed in order."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeAlias
@@ -75,6 +76,26 @@ class Transmit(NamedTuple):
     data: bytes
 
 
+class TransmitRun(NamedTuple):
+    """Send datagrams of one size, in order: hosts that can take them in one call."""
+
+    address: Address
+    packets: Sequence[bytes]
+
+
+Leaving: TypeAlias = Transmit | TransmitRun
+
+
+def each_datagram(leaving: Iterable[Leaving]) -> Iterator[Transmit]:
+    """Yield the datagrams one by one."""
+    for one in leaving:
+        if isinstance(one, TransmitRun):
+            for data in one.packets:
+                yield Transmit(one.address, data)
+        else:
+            yield one
+
+
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
     """The next message of a channel, complete and in order."""
@@ -94,12 +115,19 @@ class DatagramReceived:
 
 
 class BulkFragment(NamedTuple):
-    """Fragment `place` of `last` + 1 equal ones of the chunk that `head` names."""
+    """Fragment `place`, and those that follow it, of `last` + 1 equal ones of the chunk of `head`.
+
+    Attributes:
+        head: The 16 bytes in front of every fragment.
+        place: Of the first of `pieces`.
+        last: Number of fragments of the chunk less one.
+        pieces: Neighbours that arrived together, at least one.
+    """
 
     head: bytes
     place: int
     last: int
-    data: bytes
+    pieces: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +262,7 @@ class Dropped:
 
 Effect: TypeAlias = (
     Transmit
+    | TransmitRun
     | MessageReceived
     | DatagramReceived
     | FragmentsReceived

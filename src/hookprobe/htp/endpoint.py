@@ -7,7 +7,7 @@ Routing: handshake types go to the dialler with that token or to the responder; 
 session whose `local_token` they carry. A packet for an unknown session may earn a stateless reset.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.errors import LimitExceededError, LocalError, MalformedError, RemoteError
@@ -52,7 +52,7 @@ from hookprobe.htp.messages import (
 )
 from hookprobe.htp.meters import SessionMeter, measure
 from hookprobe.htp.packet import Header, Mode, PacketType, decode_header
-from hookprobe.htp.path import Arrival
+from hookprobe.htp.path import Arrival, Received
 from hookprobe.htp.reset import StatelessReset, is_reset
 from hookprobe.htp.responder import Responder, has_precedence, outlasts
 from hookprobe.htp.seams import LinkTools, LocalIdentity, PinnedPeer, Seams
@@ -219,24 +219,11 @@ class Endpoint:
         """Take one datagram; whatever it holds, no exception comes out."""
         return self.receive_batch(((data, address),), now)
 
-    def receive_batch(
-        self, datagrams: Sequence[tuple[bytes, Address]], now: Instant
-    ) -> list[Effect]:
+    def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
         """Take what one read of the socket brought; peers are answered once for the batch."""
         now = self._clock.read(now)
-        effects: list[Effect] = []
         touched: dict[NodeId, QuickLink] = {}
-        index = 0
-        while index < len(datagrams):
-            datagram = datagrams[index]
-            index += 1
-            answer = self._links.receive_beat(datagram, now, touched)
-            if answer is None:
-                answer = self._receive_one(*datagram, now, touched)
-                if touched and index < len(datagrams):  # more like it is likely to follow
-                    latest = next(reversed(touched.values()))
-                    index += latest.receive_bulk(datagrams, index, now)
-            effects += answer
+        effects = self._links.receive(received, now, touched, self._receive_one)
         for link in touched.values():
             effects += link.take_fragments()
             effects += self._settle(link, now)

@@ -9,11 +9,12 @@ addresses. Each end hides what it sends; both have to be set to it to hide a con
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from hookprobe.crypto.sealing import CipherCache
-from hookprobe.htp.bulk import Piece
+from hookprobe.htp.bulk import Span
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
-from hookprobe.htp.effects import Address, Effect, Transmit
+from hookprobe.htp.effects import Address, Effect, Transmit, TransmitRun, each_datagram
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import (
     FLAG_ACK_ELICITING,
@@ -58,14 +59,18 @@ class VeiledSession(Session):
         flags = FLAG_ACK_ELICITING << 24
         return self._seal_veiled(PacketType.HEARTBEAT, payload, now, 0, flags)
 
-    def seal_run(self, run: Sequence[Piece], now: Instant) -> list[bytes]:
+    def seal_run(self, run: Sequence[Span], now: Instant) -> list[bytes]:
         """Return the next DATA packets; see `Session.seal_run`."""
         packets = []
-        for chunk, place, last in run:
-            size = chunk.piece_bytes
-            payload = chunk.head + chunk.data[place * size : (place + 1) * size]
-            tail = FLAG_ACK_ELICITING << 24 | place << 8 | last
-            packets.append(self._seal_veiled(PacketType.DATA, payload, now, chunk.sequence, tail))
+        for chunk, first, width, last in run:
+            for place in range(first, first + width):
+                payload, tail = (
+                    chunk.head + chunk.pieces[place],
+                    FLAG_ACK_ELICITING << 24 | place << 8 | last,
+                )
+                packets.append(
+                    self._seal_veiled(PacketType.DATA, payload, now, chunk.sequence, tail)
+                )
         return packets
 
     def _seal_veiled(
@@ -104,9 +109,8 @@ class GhostLink(QuickLink):
     def _hold(self, effects: list[Effect]) -> list[Effect]:
         told: list[Effect] = []
         for effect in effects:
-            if isinstance(effect, Transmit) and self.ended is None:
-                if len(self._held) < HELD_MAX:
-                    self._held.append(effect)
+            if isinstance(effect, Transmit | TransmitRun) and self.ended is None:
+                self._held += islice(each_datagram((effect,)), HELD_MAX - len(self._held))
             else:
                 told.append(effect)
         return told

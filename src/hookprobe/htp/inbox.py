@@ -107,7 +107,7 @@ def read_bulk(outer: Header, payload: bytes) -> BulkFragment:
     """
     if len(payload) <= HEAD_BYTES:
         raise MalformedError("DATA: shorter than its header")
-    fields = (payload[:HEAD_BYTES], outer.frag_index, outer.frag_last, payload[HEAD_BYTES:])
+    fields = (payload[:HEAD_BYTES], outer.frag_index, outer.frag_last, (payload[HEAD_BYTES:],))
     return tuple.__new__(BulkFragment, fields)
 
 

@@ -10,7 +10,7 @@ from hookprobe.crypto.sealing import COUNTER_MAX
 from hookprobe.htp import keepalive
 from hookprobe.htp.acks import AckTracker
 from hookprobe.htp.beacons import BeaconWatch
-from hookprobe.htp.bulk import Piece
+from hookprobe.htp.bulk import Run, Span, is_wanted
 from hookprobe.htp.channels import BULK_KIND, Channel
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import (
@@ -25,6 +25,7 @@ from hookprobe.htp.effects import (
     PeerMoved,
     ResonanceMismatch,
     Transmit,
+    TransmitRun,
     VitalsReported,
 )
 from hookprobe.htp.handshake import PhaseEvent
@@ -351,11 +352,11 @@ class Link:
         if size is not None and self._path.proven:
             out.append(self._send_padded(traffic, size, SizeProbe(size), now))
             traffic.mtu.on_probe_sent()
-        while traffic.bulk and self._path.proven:
-            run = traffic.bulk.take(traffic.room(now)[1], traffic.mtu.size)
-            if not run:
-                break
-            out += self._send_run(traffic, run, now)
+        room = traffic.room(now)[1] if traffic.bulk and self._path.proven else 0
+        while room > 0 and (run := traffic.bulk.take(room, traffic.mtu.size)):
+            sent = self._send_run(traffic, run, now)
+            room -= len(sent.packets) * len(sent.packets[0])
+            out.append(sent)
         traffic.plan(now)
 
     def _send_content(self, content: Fragment | Datagram, flight: Flight, now: Instant) -> Transmit:
@@ -369,12 +370,12 @@ class Link:
         self.traffic.recovery.on_sent(number, len(packet), content, flight, now)
         return self._post(packet)
 
-    def _send_run(self, traffic: Traffic, run: list[Piece], now: Instant) -> list[Transmit]:
-        first, chunk = self.session.next_number, run[0].chunk
+    def _send_run(self, traffic: Traffic, run: list[Span], now: Instant) -> TransmitRun:
+        first, size = self.session.next_number, run[0].chunk.packet_bytes
         packets = self.session.seal_run(run, now)
-        traffic.recovery.on_run_sent(first, chunk.packet_bytes, run, traffic.background, now)
-        address = self._path.address
-        return [_tuple(Transmit, (address, packet)) for packet in packets]
+        numbers = range(first, first + len(packets))
+        traffic.recovery.on_run_sent(numbers, size, Run(run), traffic.background, now)
+        return TransmitRun(self._path.address, packets)
 
     def _send_padded(self, traffic: Traffic, size: int, content: Content, now: Instant) -> Transmit:
         vitals = self.vitals if self.session.names.dialled else Vitals()
@@ -474,7 +475,7 @@ class Link:
 
     def _send_probe(self, traffic: Traffic, now: Instant) -> list[Effect]:
         """After a probe timeout, send the oldest content again whatever the window says."""
-        content = traffic.recovery.oldest()
+        content, place = traffic.recovery.oldest() or (None, 0)
         # What arrived in another packet meanwhile has no bytes any more that could be sent.
         if isinstance(content, Fragment) and content.wanted and self._path.may_send(DATAGRAM_BYTES):
             return [self._send_content(content, traffic.foreground, now)]
@@ -482,6 +483,8 @@ class Link:
         if self._path.may_send(_KEEPALIVE_BYTES):
             # A small packet also where the path may have become too narrow for large ones.
             sent.append(self._send_padded(traffic, _KEEPALIVE_BYTES, Ping(), now))
-        if isinstance(content, Piece) and content.wanted and self._path.proven:
-            sent += self._send_run(traffic, [content], now)
+        if isinstance(content, Run) and self._path.proven:
+            run = content.pick(1 << place)
+            if is_wanted(run[0]):
+                sent.append(self._send_run(traffic, run, now))
         return sent

@@ -5,14 +5,15 @@ never while somebody may hold one; asking for one wakes it.
 """
 
 from collections import OrderedDict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import chain
-from typing import TypeVar, overload
+from typing import TypeAlias, TypeVar, overload
 
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.htp.effects import Address, Effect
 from hookprobe.htp.messages import BEAT_BYTES
-from hookprobe.htp.packet import TOKEN_START, TOKEN_STOP
+from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES, TOKEN_START, TOKEN_STOP
+from hookprobe.htp.path import Burst, Received, parts_of
 from hookprobe.htp.seams import LinkTools
 from hookprobe.htp.session_table import SessionTable
 from hookprobe.htp.shortcuts import Frozen, QuickLink
@@ -20,6 +21,8 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 T = TypeVar("T")
+Touched: TypeAlias = dict[NodeId, QuickLink]
+ReceiveOne: TypeAlias = Callable[[bytes, Address, Instant, Touched], list[Effect]]
 
 TRIES_MAX = 4  # links looked at for each one that is too many
 
@@ -82,6 +85,36 @@ class Links(Mapping[NodeId, QuickLink]):
         """Forget a link."""
         del self._awake[link.peer]
 
+    def receive(
+        self, received: Received, now: Instant, touched: Touched, receive_one: ReceiveOne
+    ) -> list[Effect]:
+        """Take what one read of the socket brought: the usual in few steps, the rest one by one.
+
+        Args:
+            received: Bursts and datagrams, in the order of arrival.
+            now: The time.
+            touched: Takes in the links that got something, the one that got the latest at the end.
+            receive_one: Takes a datagram that is not usual.
+        """
+        effects: list[Effect] = []
+        for part in parts_of(received):
+            if isinstance(part, Burst):
+                datagrams = part.datagrams(self._receive_burst(part, now, touched))
+            else:
+                datagrams = part
+            index = 0
+            while index < len(datagrams):
+                datagram = datagrams[index]
+                index += 1
+                answer = self.receive_beat(datagram, now, touched)
+                if answer is None:
+                    answer = receive_one(*datagram, now, touched)
+                    if touched and index < len(datagrams):  # more like it is likely to follow
+                        latest = next(reversed(touched.values()))
+                        index += latest.receive_bulk(datagrams, index, now)
+                effects += answer
+        return effects
+
     def receive_beat(
         self, datagram: tuple[bytes, Address], now: Instant, touched: Container[NodeId]
     ) -> list[Effect] | None:
@@ -95,6 +128,21 @@ class Links(Mapping[NodeId, QuickLink]):
         if link is None or link.session is not session or link.peer in touched:
             return None
         return link.receive_beat(*datagram, now)
+
+    def _receive_burst(self, burst: Burst, now: Instant, touched: Touched) -> int:
+        if burst.size <= SEALED_OVERHEAD_BYTES or len(burst.data) < burst.size:
+            return 0
+        session = self._table.find(burst.data[TOKEN_START:TOKEN_STOP])
+        if session is None or now - session.created >= self._tools.config.reject_after_us:
+            return 0
+        link = self._awake.get(session.names.peer)
+        if link is None or link.session is not session:
+            return 0
+        count = link.receive_burst(burst, now)
+        if count:
+            touched.pop(link.peer, None)
+            touched[link.peer] = link  # the last one is the latest
+        return count
 
     def _wake(self, peer: NodeId) -> QuickLink:
         link = QuickLink.thaw(self._resting.pop(peer), self._tools, self._ciphers)

@@ -18,7 +18,9 @@ old node would silently misread cannot be sent to it.
 """
 
 import struct
+from collections.abc import Iterable
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from hookprobe.errors import MalformedError
@@ -75,8 +77,52 @@ _HEADER = struct.Struct(">III8sQI")  # tail: flags, mode, frag_index, frag_last
 BULK_WORD = _VERSION_WORD | PacketType.DATA
 BEAT_WORD = _VERSION_WORD | PacketType.HEARTBEAT
 BEAT_TAIL = (FLAG_ACK_ELICITING | FLAG_RES_FRESH) << 24
-pack_header = _HEADER.pack  # version and type, and the rest as `encode_header` takes it
+bulk_start = struct.Struct(">III8s").pack  # the first 20 bytes: version and type, and so on
 _FIELDS = struct.Struct(">HHII8sQBBBB")
+
+
+class Columns(NamedTuple):
+    """Fields of the headers of several packets: version and type, timestamp, and so on."""
+
+    words: tuple[int, ...]
+    timestamps: tuple[int, ...]
+    tokens: tuple[bytes, ...]
+    numbers: tuple[int, ...]
+    tails: tuple[int, ...]  # flags << 24 | mode << 16 | frag_index << 8 | frag_last
+
+
+class Block:
+    """Session packets of one size, back to back as the host gives them; unchecked.
+
+    Args:
+        data: At least one packet.
+        size: Of each, more than that of the smallest session packet; what is left behind the last
+            whole one is not looked at.
+    """
+
+    __slots__ = ("_data", "_size")
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._data = memoryview(data)[: len(data) - len(data) % size]
+        self._size = size
+
+    @property
+    def columns(self) -> Columns:
+        """The headers, field by field."""
+        fields, _ = _block_layouts(self._size)
+        return Columns(*zip(*fields.iter_unpack(self._data), strict=True))
+
+    @property
+    def rows(self) -> Iterable[tuple[bytes, bytes]]:
+        """The packets as (header, what is sealed)."""
+        _, halves = _block_layouts(self._size)
+        return halves.iter_unpack(self._data)
+
+
+@lru_cache(maxsize=64)
+def _block_layouts(size: int) -> tuple[struct.Struct, struct.Struct]:
+    sealed = size - HEADER_BYTES
+    return struct.Struct(f">I4xI8sQI{sealed}x"), struct.Struct(f"{HEADER_BYTES}s{sealed}s")
 
 
 class Header(NamedTuple):
@@ -128,6 +174,12 @@ def unpack_header(data: bytes) -> tuple[int, int, int, bytes, int, int]:
     The datagram must have 32 bytes at least.
     """
     return _HEADER.unpack_from(data)
+
+
+@lru_cache(maxsize=64)
+def bulk_tails(last: int) -> tuple[bytes, ...]:
+    """Return the last 4 bytes of the headers of bulk packets, for each fragment of a chunk."""
+    return tuple(bytes((FLAG_ACK_ELICITING, 0, place, last)) for place in range(last + 1))
 
 
 def encode_body(resonance: bytes, payload: bytes, padded: int = 0) -> bytes:

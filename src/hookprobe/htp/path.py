@@ -5,7 +5,8 @@ elsewhere moves nothing. A new address may receive three times the bytes that ca
 echoes a probe; if it does not in time, the proven address returns.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 from hookprobe.htp.effects import Address
 from hookprobe.wire.instant import Instant
@@ -19,6 +20,44 @@ class Arrival(NamedTuple):
     address: Address
     size: int
     now: Instant
+
+
+class Burst(NamedTuple):
+    """Datagrams of one size from one address, back to back; the last one may be shorter."""
+
+    data: bytes
+    address: Address
+    size: int
+
+    def datagrams(self, start: int = 0) -> list[tuple[bytes, Address]]:
+        """Return them one by one, from the one with the number `start` on."""
+        data, address, size = self
+        offsets = range(start * size, len(data), size)
+        return [(data[at : at + size], address) for at in offsets]
+
+
+Received: TypeAlias = Sequence[tuple[bytes, Address] | Burst]
+
+
+def parts_of(received: Received) -> Iterator[Burst | list[tuple[bytes, Address]]]:
+    """Yield bursts, and what came between them, in the order of arrival; nothing is empty."""
+    between: list[tuple[bytes, Address]] = []
+    for one in received:
+        if isinstance(one, Burst):
+            if between:
+                yield between
+                between = []
+            yield one
+        else:
+            between.append(one)
+    if between:
+        yield between
+
+
+def each_received(received: Received) -> Iterator[tuple[bytes, Address]]:
+    """Yield all datagrams one by one."""
+    for part in parts_of(received):
+        yield from part.datagrams() if isinstance(part, Burst) else part
 
 
 class Path:

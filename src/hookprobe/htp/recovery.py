@@ -4,6 +4,9 @@ Packets are never retransmitted, their content is: each sent packet carries an o
 acknowledging or losing the packet hands it back. Packets count towards one of two flights, each
 with a congestion controller of its own: what somebody waits for, and background transfers. Probes
 of the path's size count towards none, because their loss says nothing about congestion.
+
+A mebibyte of a file is a thousand packets. What is kept is therefore one record for packets of one
+size that left together, with a bit for each that is still on its way.
 """
 
 from collections.abc import Sequence
@@ -54,22 +57,61 @@ class Flight:
         return free if free <= 0 else min(free, self.pacer.room(window, rtt, now))
 
 
-class Sent(NamedTuple, Generic[Content]):
-    """A packet on its way; `order` counts ack-eliciting packets only."""
+class Sent(Generic[Content]):
+    """Packets of one size that left together, with consecutive numbers.
 
-    number: int
-    at: Instant
-    size: int
-    content: Content
-    order: int
-    flight: Flight | None
+    Attributes:
+        number: Of the first.
+        at: When.
+        size: Of each.
+        content: Of all of them.
+        order: The place of the first among ack-eliciting packets.
+        flight: What they count towards.
+        waiting: Bit i: packet `number + i` has neither arrived nor been lost.
+    """
+
+    __slots__ = ("at", "content", "flight", "number", "order", "size", "waiting")
+
+    def __init__(
+        self,
+        number: int,
+        at: Instant,
+        size: int,
+        content: Content,
+        order: int,
+        flight: Flight | None,
+    ) -> None:
+        self.number = number
+        self.at = at
+        self.size = size
+        self.content = content
+        self.order = order
+        self.flight = flight
+        self.waiting = 1
+
+
+class Settled(NamedTuple, Generic[Content]):
+    """Packets of one record that arrived or were lost; bit i of `which`: the one of number + i."""
+
+    sent: Sent[Content]
+    which: int
+
+    @property
+    def first(self) -> int:
+        """The place of the first of them in the record."""
+        return (self.which & -self.which).bit_length() - 1
+
+    @property
+    def last(self) -> int:
+        """The place of the last of them in the record."""
+        return self.which.bit_length() - 1
 
 
 class Outcome(NamedTuple, Generic[Content]):
-    """What an acknowledgement or a timeout settled."""
+    """What an acknowledgement or a timeout settled, each in ascending order of numbers."""
 
-    arrived: list[Sent[Content]]
-    lost: list[Sent[Content]]
+    arrived: list[Settled[Content]]
+    lost: list[Settled[Content]]
 
 
 class Recovery(Generic[Content]):
@@ -106,13 +148,12 @@ class Recovery(Generic[Content]):
         self._rtt_min = self._rtt_variation = self.rtt = self._latest = 0
         self.pto_count = self.lost_count = 0
 
-    def restart(self) -> list[Content]:
+    def restart(self) -> list[Settled[Content]]:
         """Begin a new packet-number space on the same path; return what was still on its way."""
-        contents = []
-        for sent in self._sent.values():
-            contents.append(sent.content)
+        contents = [Settled(sent, sent.waiting) for sent in self._sent.values()]
+        for sent, which in contents:
             if sent.flight is not None:
-                sent.flight.in_flight -= sent.size
+                sent.flight.in_flight -= sent.size * which.bit_count()
         self._sent = {}
         self._acked_largest = -1
         self._loss_at = None
@@ -123,26 +164,22 @@ class Recovery(Generic[Content]):
         self, number: int, size: int, content: Content, flight: Flight | None, now: Instant
     ) -> None:
         """Note an ack-eliciting packet."""
-        self._order += 1
-        self._sent[number] = Sent(number, now, size, content, self._order, flight)
-        self._last_sent = now
-        if flight is not None:
-            flight.in_flight += size
-            flight.pacer.on_sent(size)
+        self.on_run_sent(range(number, number + 1), size, content, flight, now)
 
     def on_run_sent(
-        self, first: int, size: int, contents: Sequence[Content], flight: Flight, now: Instant
+        self, numbers: range, size: int, content: Content, flight: Flight | None, now: Instant
     ) -> None:
-        """Note packets of one size with numbers from `first` on."""
-        order, sent = self._order, self._sent
-        for number, content in enumerate(contents, first):
-            order += 1
-            sent[number] = _tuple(Sent, (number, now, size, content, order, flight))
-        self._order = order
+        """Note packets of one size that leave together."""
+        number, count = numbers.start, len(numbers)
+        sent = Sent(number, now, size, content, self._order + 1, flight)
+        sent.waiting = (1 << count) - 1
+        self._sent[number] = sent
+        self._order += count
         self._last_sent = now
-        whole = size * len(contents)
-        flight.in_flight += whole
-        flight.pacer.on_sent(whole)
+        if flight is not None:
+            whole = size * count
+            flight.in_flight += whole
+            flight.pacer.on_sent(whole)
 
     def on_ack(
         self,
@@ -166,14 +203,14 @@ class Recovery(Generic[Content]):
         largest = ranges[0][1]
         if largest >= next_number:
             raise MalformedError("ACK: of a packet that was never sent")
-        newest = self._sent.get(largest)
         arrived = self._take(ranges)
         if not arrived:
             return Outcome([], [])
         self._latest = 0
         one_way = None
-        if newest is not None and largest > self._acked_largest:
-            self._sample(now - newest.at, min(delays[0], self._ack_delay_us))
+        newest = arrived[-1]
+        if newest.sent.number + newest.last == largest > self._acked_largest:
+            self._sample(now - newest.sent.at, min(delays[0], self._ack_delay_us))
             one_way = delays[1]
             if self._sampled_at is None:
                 self._sampled_at = now
@@ -182,32 +219,39 @@ class Recovery(Generic[Content]):
         self._tell_arrived(arrived, one_way, next_number, now)
         return Outcome(arrived, self._detect(now))
 
-    def _take(self, ranges: Sequence[tuple[int, int]]) -> list[Sent[Content]]:
-        arrived = []
-        pop = self._sent.pop
-        for first, last in ranges:
-            if not self._sent:
+    def _take(self, ranges: Sequence[tuple[int, int]]) -> list[Settled[Content]]:
+        arrived: list[Settled[Content]] = []
+        place, largest = len(ranges) - 1, ranges[0][1]
+        for number, sent in self._sent.items():
+            if number > largest:
                 break
             # Numbers below the oldest packet on its way were settled before.
-            for number in range(max(first, next(iter(self._sent))), last + 1):
-                sent = pop(number, None)
-                if sent is not None:
-                    arrived.append(sent)
-                    if not self._sent:
-                        break
+            while ranges[place][1] < number:
+                place -= 1
+            which = sent.waiting & _named(ranges[: place + 1], number, sent.waiting.bit_length())
+            if which:
+                arrived.append(_tuple(Settled, (sent, which)))
+        self._remove(arrived)
         return arrived
 
+    def _remove(self, settled: list[Settled[Content]]) -> None:
+        for sent, which in settled:
+            sent.waiting ^= which
+            if not sent.waiting:
+                del self._sent[sent.number]
+
     def _tell_arrived(
-        self, arrived: list[Sent[Content]], one_way: int | None, next_number: int, now: Instant
+        self, arrived: list[Settled[Content]], one_way: int | None, next_number: int, now: Instant
     ) -> None:
         sizes: dict[Flight, list[int]] = {}
-        for _, at, size, _, _, flight in arrived:
+        for sent, which in arrived:
+            flight, size = sent.flight, sent.size * which.bit_count()
             if flight is not None:
                 sums = sizes.get(flight)
                 if sums is None:
                     sums = sizes[flight] = [0, 0]
                 sums[0] += size
-                if at > flight.recovery_start:
+                if sent.at > flight.recovery_start:
                     sums[1] += size
         for flight, (whole, counted) in sizes.items():
             limited = flight.in_flight * 2 >= flight.window
@@ -253,47 +297,53 @@ class Recovery(Generic[Content]):
             wait = 3 * RTT_INITIAL_US
         return min(wait << min(self.pto_count, 20), max(PTO_MAX_US, wait))
 
-    def _detect(self, now: Instant) -> list[Sent[Content]]:
+    def _detect(self, now: Instant) -> list[Settled[Content]]:
         """RFC 9002 section 6.1: by packet threshold 3 or time threshold 9/8."""
         patience = max(max(self.rtt, self._latest) * 9 // 8, GRANULARITY_US)
         self._loss_at = None
-        lost: list[Sent[Content]] = []
+        lost: list[Settled[Content]] = []
         for number, sent in self._sent.items():
-            if number >= self._acked_largest:
+            below = min(self._acked_largest - number, sent.waiting.bit_length())
+            if below <= 0:
                 break
-            if number <= self._acked_largest - PACKET_THRESHOLD or sent.at + patience <= now:
-                lost.append(sent)
-            else:
+            late = below
+            if sent.at + patience > now:
+                late = min(below, self._acked_largest - PACKET_THRESHOLD - number + 1)
+            which = sent.waiting & (1 << late) - 1 if late > 0 else 0
+            if which:
+                lost.append(Settled(sent, which))
+            if (sent.waiting ^ which) & (1 << below) - 1:
                 self._loss_at = Instant(sent.at + patience)
                 break
-        self.lost_count += len(lost)
-        for sent in lost:
-            del self._sent[sent.number]
+        self._remove(lost)
+        for sent, which in lost:
+            self.lost_count += which.bit_count()
             if sent.flight is not None:
-                sent.flight.in_flight -= sent.size
+                sent.flight.in_flight -= sent.size * which.bit_count()
         self._tell_lost(lost, now)
         return lost
 
-    def _tell_lost(self, lost: list[Sent[Content]], now: Instant) -> None:
-        counted = [sent for sent in lost if sent.flight is not None]
-        for sent in counted:
+    def _tell_lost(self, lost: list[Settled[Content]], now: Instant) -> None:
+        counted = [one for one in lost if one.sent.flight is not None]
+        for sent, _ in counted:
             flight = sent.flight
             if flight is not None and sent.at > flight.recovery_start:
                 flight.recovery_start = now
                 flight.controller.on_congestion(now)
-        if len(counted) > 1 and self._is_persistent(counted):
-            for sent in (counted[0], counted[-1]):
+        if counted and self._is_persistent(counted):
+            for sent in (counted[0].sent, counted[-1].sent):
                 if sent.flight is not None:
                     sent.flight.controller.on_persistent()
 
-    def _is_persistent(self, lost: list[Sent[Content]]) -> bool:
+    def _is_persistent(self, lost: list[Settled[Content]]) -> bool:
         """RFC 9002 section 7.6.2: nothing arrived that was sent over three probe timeouts."""
         first, last = lost[0], lost[-1]
-        if self._sampled_at is None or first.at < self._sampled_at:
+        if self._sampled_at is None or first.sent.at < self._sampled_at:
             return False
         span = self.rtt + max(4 * self._rtt_variation, GRANULARITY_US) + self._ack_delay_us
-        unbroken = last.order - first.order == len(lost) - 1
-        return unbroken and last.at - first.at > PERSISTENT_PTOS * span
+        count = sum(one.which.bit_count() for one in lost)
+        apart = last.sent.order + last.last - first.sent.order - first.first
+        return apart == count - 1 and last.sent.at - first.sent.at > PERSISTENT_PTOS * span
 
     def next_timeout(self) -> Instant | None:
         """When packets count as lost or a probe is due; None with nothing on the way."""
@@ -303,7 +353,7 @@ class Recovery(Generic[Content]):
             return self._loss_at
         return Instant(self._last_sent + self.pto_us)
 
-    def handle_timeout(self, now: Instant) -> tuple[list[Sent[Content]], bool]:
+    def handle_timeout(self, now: Instant) -> tuple[list[Settled[Content]], bool]:
         """Return (lost packets, whether a probe has to be sent)."""
         due = self.next_timeout()
         if due is None or now < due:
@@ -314,6 +364,19 @@ class Recovery(Generic[Content]):
         self._last_sent = now
         return [], True
 
-    def oldest(self) -> Content | None:
-        """Return the content that has been on its way longest."""
-        return next(iter(self._sent.values())).content if self._sent else None
+    def oldest(self) -> tuple[Content, int] | None:
+        """Return what has been on its way longest: its content, and its place among the packets."""
+        for sent in self._sent.values():
+            return sent.content, Settled(sent, sent.waiting).first
+        return None
+
+
+def _named(ranges: Sequence[tuple[int, int]], number: int, count: int) -> int:
+    """Return which of `count` numbers from `number` on lie in descending ranges, a bit for each."""
+    which = 0
+    for first, last in reversed(ranges):
+        if first >= number + count:
+            break
+        low, high = max(first - number, 0), min(last - number, count - 1)
+        which |= (2 << high) - (1 << low)
+    return which

@@ -10,9 +10,15 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hookprobe.crypto.sealing import KEY_BYTES, CipherCache, OpeningKey, SealingKey
+from hookprobe.crypto.sealing import (
+    KEY_BYTES,
+    CipherCache,
+    OpeningKey,
+    SealingKey,
+    counter_run,
+)
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
-from hookprobe.htp.bulk import HEAD_BYTES, OutChunk, Piece
+from hookprobe.htp.bulk import HEAD_BYTES, Span
 from hookprobe.htp.channels import BULK_KIND
 from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.handshake import SESSION_TABLE, Phase, PhaseEvent, advance
@@ -27,12 +33,14 @@ from hookprobe.htp.packet import (
     RESONANCE_BYTES,
     SEALED_OVERHEAD_BYTES,
     ZERO_RESONANCE,
+    Block,
     Header,
     PacketType,
+    bulk_start,
+    bulk_tails,
     decode_body,
     encode_body,
     encode_header,
-    pack_header,
     unpack_header,
 )
 from hookprobe.htp.window import NUMBER_MAX, ReplayWindow
@@ -191,7 +199,7 @@ class Session:
         since = now - self.created
         return since // MILLISECOND & 0xFFFFFFFF if since > 0 else 0
 
-    def seal_run(self, run: Sequence[Piece], now: Instant) -> list[bytes]:
+    def seal_run(self, run: Sequence[Span], now: Instant) -> list[bytes]:
         """Return the next DATA packets: fragments whose packets have one size.
 
         Args:
@@ -204,19 +212,20 @@ class Session:
         first, token, timestamp = self._sealing.counter, self.names.remote_token, self._since(now)
         headers: list[bytes] = []
         plains: list[bytes] = []
-        known: OutChunk | None = None
-        front, size, flags = b"", 0, FLAG_ACK_ELICITING << 24
-        for number, (chunk, place, last) in enumerate(run, first):
-            if chunk is not known:
-                known, size = chunk, chunk.piece_bytes
-                front = self.resonance + (HEAD_BYTES + size).to_bytes(4) + chunk.head
-            piece = chunk.data[place * size : (place + 1) * size]
-            if len(piece) == size:
-                plains.append(front + piece)
-            else:
-                plains.append(encode_body(self.resonance, chunk.head + piece, HEAD_BYTES + size))
-            tail = flags | place << 8 | last
-            headers.append(pack_header(BULK_WORD, chunk.sequence, timestamp, token, number, tail))
+        counters = iter(counter_run(first, sum([width for _, _, width, _ in run])))
+        size = run[0].chunk.piece_bytes
+        body = self.resonance + (HEAD_BYTES + size).to_bytes(4)
+        for chunk, place, width, last in run:
+            pieces, tails = chunk.pieces, bulk_tails(last)
+            if width <= last:
+                pieces, tails = pieces[place : place + width], tails[place : place + width]
+            front = body + chunk.head
+            plains += [front + piece for piece in pieces]
+            if len(pieces[-1]) < size:
+                payload = chunk.head + pieces[-1]
+                plains[-1] = encode_body(self.resonance, payload, HEAD_BYTES + size)
+            start = bulk_start(BULK_WORD, chunk.sequence, timestamp, token)
+            headers += [start + next(counters) + tail for tail in tails]
         return self._sealing.seal_run(first, plains, headers)
 
     def open_run(self, packets: Iterable[bytes]) -> tuple[list[BulkFragment], int]:
@@ -237,9 +246,12 @@ class Session:
             is_bulk = word == BULK_WORD and tail >> 16 == _BULK_FLAGS
             if not is_bulk or nonce != number or token != mine or tail >> 8 & 0xFF > tail & 0xFF:
                 break
+            if number >= NUMBER_MAX:
+                break
             usual.append(packet)
             tails.append((timestamp, tail))
-        plains = self._opening.open_run(first, usual, HEADER_BYTES)
+        bound = [packet[:HEADER_BYTES] for packet in usual]
+        plains = self._opening.open_run(first, [one[HEADER_BYTES:] for one in usual], bound)
         # Only the answering end has a beacon to compare with.
         front = b"" if self.names.dialled else self.resonance
         fragments: list[BulkFragment] = []
@@ -251,12 +263,58 @@ class Session:
             head, piece = plain[_BODY_START:_PIECE_START], plain[_PIECE_START:]
             if not piece:
                 break
-            fields = (head, tail >> 8 & 0xFF, tail & 0xFF, piece)
+            fields = (head, tail >> 8 & 0xFF, tail & 0xFF, (piece,))
             fragments.append(_tuple(BulkFragment, fields))
         if not fragments:
             return fragments, 0
         self._window.extend(len(fragments))
         return fragments, tails[len(fragments) - 1][0]
+
+    def open_burst(self, block: Block) -> tuple[list[BulkFragment], int, int]:
+        """Open the packets of a block as `open_run` would, all of them in each step.
+
+        Blocks in which anything is unusual are left alone, from the first packet whose inside is
+        unusual on: they are for `open_run`, whose results these are.
+
+        Returns (fragments, how many packets they came in, timestamp of the last of those).
+        """
+        first, mine = self._window.highest + 1, self.names.local_token
+        words, timestamps, tokens, numbers, tails = block.columns
+        count = len(numbers)
+        alike = words.count(BULK_WORD) == tokens.count(mine) == count
+        if not alike or numbers != tuple(range(first, first + count)) or numbers[-1] >= NUMBER_MAX:
+            return [], 0, 0
+        headers, sealed = zip(*block.rows, strict=True)
+        plains = self._opening.open_run(first, sealed, headers)
+        fragments, taken = self._read_pieces(plains, tails) if plains else ([], 0)
+        self._window.extend(taken)
+        return fragments, taken, timestamps[taken - 1]
+
+    def _read_pieces(
+        self, plains: Sequence[bytes], tails: tuple[int, ...]
+    ) -> tuple[list[BulkFragment], int]:
+        # The payload fills the packet, so that there is no padding to look at. Only the answering
+        # end has a beacon to compare with.
+        inside = (len(plains[0]) - _BODY_START).to_bytes(4) + BULK_KIND
+        front = b"" if self.names.dialled else self.resonance
+        fragments: list[BulkFragment] = []
+        at, count = 0, len(plains)
+        while at < count and len(plains[0]) > _PIECE_START:
+            start, tail = plains[at][:_PIECE_START], tails[at]
+            place, last = tail >> 8 & 0xFF, tail & 0xFF
+            if tail >> 16 != _BULK_FLAGS or place > last:
+                break
+            if start[RESONANCE_BYTES:_KIND_END] != inside or not start.startswith(front):
+                break
+            stop = min(count, at + last + 1 - place)
+            alike = [one.startswith(start) for one in plains[at:stop]]
+            expected = tuple(range(tail, tail + (stop - at << 8), 1 << 8))
+            if tails[at:stop] != expected or not all(alike):
+                stop = at + 1
+            pieces = tuple([one[_PIECE_START:] for one in plains[at:stop]])
+            fragments.append(_tuple(BulkFragment, (start[_BODY_START:], place, last, pieces)))
+            at = stop
+        return fragments, at
 
     def open_next(self, data: bytes) -> tuple[int, int, bytes] | None:
         """Open the usual HEARTBEAT: fresh, and with the number that is next; None for any other.

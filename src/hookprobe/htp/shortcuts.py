@@ -17,10 +17,11 @@ from typing import Any
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.htp.effects import Address, Effect, VitalsReported
 from hookprobe.htp.inbox import Inbox
-from hookprobe.htp.keepalive import ON_MAINS
+from hookprobe.htp.keepalive import LEAST_US, ON_MAINS
 from hookprobe.htp.link import REKEY_AFTER_PACKETS, Link
 from hookprobe.htp.messages import Vitals, read_beat
-from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES
+from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES, Block
+from hookprobe.htp.path import Burst
 from hookprobe.htp.seams import LinkTools
 from hookprobe.htp.session import Session
 from hookprobe.htp.traffic import Traffic
@@ -81,6 +82,21 @@ class QuickLink(Link):
             self._fragments += fragments
             self._acks.receive_next(timestamp, now, len(fragments))
         return len(fragments)
+
+    def receive_burst(self, burst: Burst, now: Instant) -> int:
+        """Take the usual packets of bulk data in a burst in one go; return how many."""
+        path = self._path
+        if self.ended is not None or burst.address != path.address or not path.proven:
+            return 0
+        if not self._acks.ranges or now - self.last_heard >= LEAST_US:
+            return 0
+        block = Block(burst.data, burst.size)
+        fragments, count, timestamp = self.session.open_burst(block)
+        if count:
+            self.last_heard = now
+            self._fragments += fragments
+            self._acks.receive_next(timestamp, now, count)
+        return count
 
     def receive_beat(self, data: bytes, address: Address, now: Instant) -> list[Effect] | None:
         """Take the usual heartbeat in one go and answer it; None: it needs the long way.

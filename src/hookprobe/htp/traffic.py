@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from hookprobe.errors import LocalError
-from hookprobe.htp.bulk import BulkQueue, Piece
+from hookprobe.htp.bulk import BulkQueue, Run
 from hookprobe.htp.channels import PRIORITIES, Channel, Priority
 from hookprobe.htp.config import DATAGRAM_BYTES, HtpConfig
 from hookprobe.htp.congestion import WINDOW_INITIAL_BYTES, WINDOW_MIN_BYTES, Controller, NewReno
@@ -23,7 +23,7 @@ from hookprobe.htp.messages import (
 from hookprobe.htp.mtu import MtuSearch
 from hookprobe.htp.outbox import PIECE_MAX_BYTES, Fragment, Outbox
 from hookprobe.htp.packet import Mode
-from hookprobe.htp.recovery import Flight, Recovery, Sent
+from hookprobe.htp.recovery import Flight, Recovery, Settled
 from hookprobe.wire.instant import Instant
 
 DATAGRAMS_MAX = 64
@@ -60,7 +60,7 @@ class Ping(NamedTuple):
 
 
 Chunks: TypeAlias = Sequence[tuple[bytes, bytes]]
-Content: TypeAlias = Fragment | Piece | Datagram | Beacon | SizeProbe | Ping
+Content: TypeAlias = Fragment | Run | Datagram | Beacon | SizeProbe | Ping
 
 
 class Traffic:
@@ -209,33 +209,36 @@ class Traffic:
         """
         outcome = self.recovery.on_ack(ack.ranges, (ack.delay_us, one_way), next_number, now)
         beacons = []
-        pieces: list[Piece] = []
-        for sent in outcome.arrived:
+        for settled in outcome.arrived:
+            sent = settled.sent
             content = sent.content
-            if type(content) is Piece:
-                pieces.append(content)
+            if type(content) is Run:
+                self.bulk.on_arrived(content, settled.which)
                 if sent.size > DATAGRAM_BYTES:
-                    self.mtu.on_arrived(sent.size, sent.number)
+                    self.mtu.on_arrived(sent.size, sent.number + settled.last)
             elif type(content) is Fragment:
                 self.outbox.on_arrived(content)
             elif type(content) is SizeProbe:
                 self.mtu.on_probe_arrived(content.size, now)
             elif type(content) is Beacon:
                 beacons.append(content.beacon)
-        self.bulk.on_arrived(pieces)
         self.on_lost(outcome.lost, now)
         self.outbox.credit = max(self.outbox.credit, ack.credit_kib << 10)
         return beacons
 
-    def on_lost(self, lost: list[Sent[Content]], now: Instant) -> None:
+    def on_lost(self, lost: list[Settled[Content]], now: Instant) -> None:
         """Send again what was lost and has to arrive."""
-        for sent in lost:
-            self.mtu.on_lost(sent.size, sent.number, now)
-            self._put_back(sent.content, now)
+        for settled in lost:
+            sent = settled.sent
+            for place in range(settled.first, settled.last + 1):
+                if settled.which >> place & 1:
+                    self.mtu.on_lost(sent.size, sent.number + place, now)
+            self._put_back(settled, now)
 
-    def _put_back(self, content: Content, now: Instant) -> None:
-        if type(content) is Piece:
-            self.bulk.put_back(content)
+    def _put_back(self, settled: Settled[Content], now: Instant) -> None:
+        content = settled.sent.content
+        if type(content) is Run:
+            self.bulk.put_back(content, settled.which)
         elif type(content) is Fragment:
             self.outbox.put_back(content)
         elif type(content) is SizeProbe:
@@ -254,6 +257,6 @@ class Traffic:
 
     def renew(self, now: Instant) -> None:
         """New keys begin a new space of packet numbers: send again what is on its way."""
-        for content in self.recovery.restart():
-            self._put_back(content, now)
+        for settled in self.recovery.restart():
+            self._put_back(settled, now)
         self.mtu.forget_numbers()

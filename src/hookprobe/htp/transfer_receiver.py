@@ -5,7 +5,7 @@ go. `Desk` is one peer's requests: it decides what may begin, and the host does 
 file is kept here.
 """
 
-import zlib
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -43,6 +43,7 @@ from hookprobe.htp.transfer_codec import (
     encode_ranges,
     plain_header,
 )
+from hookprobe.htp.transfer_writes import WritePart, WriteRun, check_pieces, inflate
 from hookprobe.wire.instant import MINUTE, Instant
 
 TRANSFERS_MAX = 16
@@ -51,17 +52,9 @@ PARTIAL_MAX = 1024  # chunks; senders have half as many on the way
 
 _NOT_BULK = (FileFlags.COMPRESSED | FileFlags.RESUME | FileFlags.NOREPLACE).value
 _LAST = FileFlags.LAST.value
+_USUAL = (0, FileFlags.RESPONSE.value)
+_FRONT = struct.Struct(">BBH")
 _PRESENT = b"\0" + b"\1" * 255
-
-
-@dataclass(frozen=True, slots=True)
-class WritePart:
-    """Put these bytes at this place of the part; the chunks `whole` are then complete."""
-
-    file_id: int
-    offset: int
-    data: bytes
-    whole: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +118,7 @@ class Incoming:
         here: One byte for each chunk, not 0 for those that are here from an earlier attempt.
     """
 
-    __slots__ = ("_compressible", "_left", "_partial", "facts", "file_id", "here")
+    __slots__ = ("_compressible", "_ends", "_left", "_partial", "facts", "file_id", "here")
 
     def __init__(
         self, facts: FileFacts, file_id: int, here: bytes = b"", *, compressible: bool = True
@@ -135,6 +128,7 @@ class Incoming:
         fits = len(here) == facts.chunks
         self.here = bytearray(here.translate(_PRESENT) if fits else facts.chunks)
         self._left = self.here.count(0)
+        self._ends = facts.chunks.to_bytes(4) + facts.sha256[:4]  # of the head of each fragment
         self._compressible = compressible
         # Chunks of which fragments are here: into how many they are cut, less one, and a bit for
         # each that is not here.
@@ -202,30 +196,37 @@ class Incoming:
             MalformedError: Of another file, of a wrong size or place; nothing is to be written.
             LimitExceededError: Pieces of more chunks than anybody would have on the way.
         """
-        run, here, log2 = _Run(self.file_id), self.here, self.facts.chunk_log2
+        run, here, log2 = WriteRun(self.file_id), self.here, self.facts.chunk_log2
+        last_index = len(here) - 1
         known, cut, index, size, step, missing = b"", -1, 0, 0, 0, 0
-        for head, place, last, data in fragments:
+        for head, place, last, pieces in fragments:
             if head != known or last != cut:
                 if missing:
                     self._partial[index] = (cut, missing)
                 index = self._place_of(head)
-                size = self.facts.chunk_size(index)
+                size = self.facts.chunk_size(index) if index == last_index else 1 << log2
                 known, cut, step = head, last, -(-size // (last + 1))
                 missing = 0 if here[index] else self._missing(index, last)
-            start = place * step
-            if start >= size or len(data) != (step if start + step <= size else size - start):
-                raise MalformedError(f"CHUNK: a fragment of {len(data)} bytes at {start}")
-            if missing >> place & 1:
-                missing ^= 1 << place
-                run.add((index << log2) + start, data)
-                if not missing:
-                    self._hold(index)
-                    run.whole.append(index)
+            start, count = place * step, len(pieces)
+            if start + count * step > size or [*map(len, pieces)] != [step] * count:
+                check_pieces(pieces, start, step, size)
+            named = (1 << count) - 1 << place
+            if not missing & named:
+                continue
+            run.add_missing((index << log2) + start, pieces, missing >> place)
+            missing &= ~named
+            if not missing:
+                self._hold(index)
+                run.whole.append(index)
         if missing:
             self._partial[index] = (cut, missing)
         return run.finish()
 
     def _place_of(self, head: bytes) -> int:
+        operation, flags, index = _FRONT.unpack_from(head)
+        usual = operation == FileOperation.CHUNK and flags in _USUAL and head[8:] == self._ends
+        if usual and index < len(self.here) - 1:
+            return int(index)  # what the longer way would say, too
         header, _ = decode_frame(head)
         if header.operation is not FileOperation.CHUNK or header.flags.value & _NOT_BULK:
             raise MalformedError("CHUNK: a fragment of something else")
@@ -251,51 +252,6 @@ class Incoming:
         if decode_facts(body) != self.facts:
             raise MalformedError("COMPLETE: of another file")
         return self.whole
-
-
-class _Run:
-    """Neighbouring fragments on their way to the disk in one write."""
-
-    def __init__(self, file_id: int) -> None:
-        self._file_id = file_id
-        self._writes: list[WritePart] = []
-        self._data: list[bytes] = []
-        self.whole: list[int] = []
-        self._start = self._stop = 0
-
-    def add(self, offset: int, data: bytes) -> None:
-        if offset != self._stop:
-            self._flush()
-            self._start = offset
-        self._data.append(data)
-        self._stop = offset + len(data)
-
-    def _flush(self) -> None:
-        if self._data:
-            data = b"".join(self._data)
-            self._writes.append(WritePart(self._file_id, self._start, data, tuple(self.whole)))
-            self._data, self.whole = [], []
-
-    def finish(self) -> list[WritePart]:
-        self._flush()
-        return self._writes
-
-
-def inflate(data: bytes, size: int) -> bytes:
-    """Return the `size` bytes that were compressed, and never hold more than one too many.
-
-    Raises:
-        MalformedError: Not one whole zlib stream of exactly that many bytes.
-    """
-    stream = zlib.decompressobj()
-    try:
-        # One byte of room beyond the size lets zlib reach its checksum; it is never filled.
-        found = stream.decompress(data, size + 1)
-    except zlib.error:
-        raise MalformedError("CHUNK: not a zlib stream") from None
-    if not stream.eof or stream.unconsumed_tail or stream.unused_data or len(found) != size:
-        raise MalformedError("CHUNK: compressed data of another size")
-    return found
 
 
 @dataclass(slots=True)

@@ -37,7 +37,10 @@ class Outgoing:
     """
 
     __slots__ = (
+        "_chunk_bytes",
+        "_chunks",
         "_compressible",
+        "_front",
         "_gained",
         "_next",
         "_ranges",
@@ -54,6 +57,8 @@ class Outgoing:
     ) -> None:
         self.facts = facts
         self.file_id = file_id
+        self._chunks, self._chunk_bytes = facts.chunks, 1 << facts.chunk_log2
+        self._front = facts.sha256[:4]
         self._response = FileFlags.RESPONSE if response else FileFlags(0)
         self._compressible = compressible
         self._ranges: list[ChunkRange] = []
@@ -87,11 +92,11 @@ class Outgoing:
             LocalError: No chunk is wanted, or the data has another length.
         """
         index = self._next
-        if index is None or len(data) != self.facts.chunk_size(index):
+        flags, right = self._response, self._chunk_bytes
+        if index is not None and index == self._chunks - 1:
+            flags, right = flags | FileFlags.LAST, self.facts.chunk_size(index)
+        if index is None or len(data) != right:
             raise LocalError("file transfer: not the chunk that is wanted")
-        flags = self._response
-        if index == self.facts.chunks - 1:
-            flags |= FileFlags.LAST
         packed = self._compress(data)
         if packed is not None:
             flags |= FileFlags.COMPRESSED
@@ -127,5 +132,5 @@ class Outgoing:
         return encode_frame(header, encode_facts(self.facts))
 
     def _header(self, operation: FileOperation, flags: FileFlags, index: int) -> FileHeader:
-        facts = self.facts
-        return FileHeader(operation, flags, index, self.file_id, facts.chunks, facts.sha256[:4])
+        fields = (operation, flags, index, self.file_id, self._chunks, self._front)
+        return tuple.__new__(FileHeader, fields)

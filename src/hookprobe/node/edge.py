@@ -25,13 +25,14 @@ from hookprobe.dsm.store import Persist, StoreReader, Write
 from hookprobe.htp.effects import Address
 from hookprobe.htp.messages import Vitals
 from hookprobe.htp.meters import SessionMeter
+from hookprobe.htp.path import Received
 from hookprobe.htp.traffic import Chunks
 from hookprobe.neuro.attester import Reading
 from hookprobe.neuro.messages import Place as RecordPlace
 from hookprobe.neuro.quote_documents import QuoteAnswer
 from hookprobe.node.attestation import Attestation
 from hookprobe.node.casebook import EVENT_TYPE, Case, Casebook
-from hookprobe.node.host import Effect, Received
+from hookprobe.node.host import Effect
 from hookprobe.node.links import MeshLinks
 from hookprobe.node.rooms import carried
 from hookprobe.node.sensors import Place, SensorFeed

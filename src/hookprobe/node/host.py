@@ -4,26 +4,25 @@ A host feeds inputs with the current time, executes the returned effects in orde
 `handle_timeout` when `next_timeout` has come. That is all it must know.
 
 * `Persist`: write durably before anything behind it in the list.
-* `Transmit`: send one datagram; it may be lost.
+* `Transmit`: send one datagram; it may be lost. `TransmitRun`: send several of one size.
 * `HostRequest`: measure the host, or write the device's own records; the answer comes back by the
   method that the request names.
 * `Observation`: tell whoever listens; nothing depends on it.
 """
 
-from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 from hookprobe.dsm.store import Persist
-from hookprobe.htp.effects import Address, Transmit
+from hookprobe.htp.effects import Address, Transmit, TransmitRun
 from hookprobe.htp.meters import SessionMeter
+from hookprobe.htp.path import Received
 from hookprobe.htp.traffic import Chunks
 from hookprobe.neuro.effects import HostRequest
 from hookprobe.node.observations import Observation
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
-Received: TypeAlias = Sequence[tuple[bytes, Address]]
-Effect: TypeAlias = Persist | Transmit | HostRequest | Observation
+Effect: TypeAlias = Persist | Transmit | TransmitRun | HostRequest | Observation
 
 
 class Node(Protocol):

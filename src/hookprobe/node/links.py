@@ -17,18 +17,20 @@ from hookprobe.htp.effects import (
     SessionDown,
     SessionUp,
     Transmit,
+    TransmitRun,
 )
 from hookprobe.htp.effects import Effect as TransportEffect
 from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.messages import Vitals
 from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.packet import Mode
+from hookprobe.htp.path import Received
 from hookprobe.htp.seams import PinnedPeer, RegisteredPeer
 from hookprobe.htp.traffic import Chunks
 from hookprobe.htp.trust import ATTESTATION, Level
 from hookprobe.identity.device import DeviceStatus
 from hookprobe.identity.directory import Directory
-from hookprobe.node.host import Effect, Received
+from hookprobe.node.host import Effect
 from hookprobe.node.observations import MessageSent
 from hookprobe.node.resonance import Fingerprints
 from hookprobe.node.rooms import HangUp, Outgoing, Redial, Regrade, Room, RoomEffect
@@ -172,7 +174,7 @@ class MeshLinks:
     def _absorb(self, effects: Sequence[TransportEffect], now: Instant) -> list[Effect]:
         found: list[Effect] = []
         for effect in effects:
-            if type(effect) is Transmit:  # nearly all of them
+            if isinstance(effect, Transmit | TransmitRun):  # nearly all of them
                 found.append(effect)
                 continue
             match effect:

@@ -7,9 +7,10 @@ from hookprobe.dsm.governance import Governance
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.htp.effects import Address
 from hookprobe.htp.meters import SessionMeter
+from hookprobe.htp.path import Received
 from hookprobe.htp.traffic import Chunks
 from hookprobe.node.appraisals import Appraisals
-from hookprobe.node.host import Effect, Received
+from hookprobe.node.host import Effect
 from hookprobe.node.links import MeshLinks
 from hookprobe.node.rooms import carried
 from hookprobe.wire.identifiers import NodeId

@@ -5,8 +5,9 @@ Edges dial it; it dials the validators. It writes no chain and has no vote.
 
 from hookprobe.htp.effects import Address
 from hookprobe.htp.meters import SessionMeter
+from hookprobe.htp.path import Received
 from hookprobe.htp.traffic import Chunks
-from hookprobe.node.host import Effect, Received
+from hookprobe.node.host import Effect
 from hookprobe.node.links import MeshLinks
 from hookprobe.node.rooms import RoomEffect
 from hookprobe.node.verification import Verification

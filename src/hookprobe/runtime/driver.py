@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 from hookprobe.dsm.store import Persist
 from hookprobe.errors import HostError
-from hookprobe.htp.effects import Transmit
+from hookprobe.htp.effects import Leaving, Transmit, TransmitRun, each_datagram
 from hookprobe.neuro.effects import HostRequest
 from hookprobe.node.host import Effect, Node
 from hookprobe.node.observations import MessageSent, Observation
+from hookprobe.runtime.alarm import Alarm
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.egress import DATAGRAM, MESSAGE, EgressRecord
 from hookprobe.runtime.qlog import SessionTrace
@@ -60,7 +61,7 @@ class Driver:
         self._egress = egress
         self.perform: Callable[[HostRequest], None] | None = None
         self.trace: SessionTrace | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(clock, self._wake)
         self._failed: asyncio.Future[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,8 +85,7 @@ class Driver:
             stopping.cancel()
             self._failed.cancel()
             self._socket.close(loop)
-            if self._timer is not None:
-                self._timer.cancel()
+            self._alarm.cancel()
 
     def _crash(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # The loop would report an exception of a callback and go on with the next.
@@ -107,7 +107,6 @@ class Driver:
         self.execute(self._node.receive_batch(received, self._clock.now()))
 
     def _wake(self) -> None:
-        self._timer = None
         self.execute(self._node.handle_timeout(self._clock.now()))
 
     def execute(self, effects: Sequence[Effect]) -> None:
@@ -115,10 +114,10 @@ class Driver:
         batches = [effect for effect in effects if isinstance(effect, Persist)]
         if batches and not self._persist(batches):
             return
-        leaving: list[Transmit] = []
+        leaving: list[Leaving] = []
         for effect in effects:
             self._record(effect)
-            if isinstance(effect, Transmit):
+            if isinstance(effect, Transmit | TransmitRun):
                 leaving.append(effect)
             elif isinstance(effect, HostRequest):
                 self._socket.send_batch(leaving)
@@ -132,13 +131,14 @@ class Driver:
                 self._report(effect)
         if leaving:
             self._socket.send_batch(leaving)
-        self._set_timer()
+        self._alarm.set(self._node.next_timeout())
 
     def _record(self, effect: Effect) -> None:
         egress = self._egress
-        if isinstance(effect, Transmit):
+        if isinstance(effect, Transmit | TransmitRun):
             if egress is not None:
-                egress.add(DATAGRAM, effect.data)
+                for one in each_datagram((effect,)):
+                    egress.add(DATAGRAM, one.data)
             if self.trace is not None:
                 self.trace.sent(effect)
         elif egress is not None and isinstance(effect, MessageSent):
@@ -160,15 +160,6 @@ class Driver:
             self._fail(error)
             return False
         return True
-
-    def _set_timer(self) -> None:
-        due = self._node.next_timeout()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            delay_s = max(0, due - self._clock.now()) / 1e6
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
 
 
 async def _until(stop: asyncio.Event) -> None:

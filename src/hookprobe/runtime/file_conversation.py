@@ -39,10 +39,10 @@ from hookprobe.htp.transfer_receiver import (
     Reply,
     SuspendPart,
     Withdraw,
-    WritePart,
     error_of,
 )
 from hookprobe.htp.transfer_sender import Outgoing
+from hookprobe.htp.transfer_writes import WritePart
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.file_call import ANSWERS_MAX, Call
 from hookprobe.runtime.file_parts import Part

@@ -26,7 +26,7 @@ from hookprobe.htp.transfer_codec import (
 from hookprobe.runtime.file_paths import open_beneath, rename_noreplace
 
 JOURNAL_EVERY_CHUNKS = 512
-_READ_BYTES = 1 << 20
+_READ_BYTES = 1 << 17  # read again and again into the same place, which stays in the caches
 JOURNAL = ".journal"
 SUFFIXES = (".part", JOURNAL)
 READ_FLAGS = (
@@ -69,10 +69,11 @@ class refusing:  # noqa: N801 (it is used like contextlib's)
 def hash_file(handle: int) -> bytes:
     """Return the SHA-256 of an open file's content."""
     found = hashlib.sha256()
+    buffer = memoryview(bytearray(_READ_BYTES))
     offset = 0
-    while data := os.pread(handle, _READ_BYTES, offset):
-        found.update(data)
-        offset += len(data)
+    while size := os.preadv(handle, [buffer], offset):
+        found.update(buffer[:size])
+        offset += size
     return found.digest()
 
 
@@ -99,6 +100,7 @@ class Source:
                 self.facts = FileFacts(self._seen.st_size, hash_file(handle))
             self.check()
             stack.pop_all()
+        self._log2, self._last = self.facts.chunk_log2, self.facts.chunks - 1
         self.mode = stat.S_IMODE(self._seen.st_mode)
         self.modified_us = self._seen.st_mtime_ns // 1000
 
@@ -108,9 +110,11 @@ class Source:
         Raises:
             FileRefusedError: The file is shorter than it was.
         """
-        size = self.facts.chunk_size(index)
+        size, log2 = 1 << self._log2, self._log2
+        if index == self._last:
+            size = self.facts.chunk_size(index)
         with refusing(self._what):
-            data = os.pread(self._handle, size, index << self.facts.chunk_log2)
+            data = os.pread(self._handle, size, index << log2)
         if len(data) != size:
             raise FileRefusedError(FileError.CHANGED, f"file {self._what}")
         return data

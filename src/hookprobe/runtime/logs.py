@@ -17,7 +17,7 @@ from hookprobe.detection.pipeline import HealthReported, LineRefused
 from hookprobe.dsm import effects as ledger
 from hookprobe.errors import HookProbeError
 from hookprobe.htp import effects as transport
-from hookprobe.htp.effects import Transmit
+from hookprobe.htp.effects import Transmit, TransmitRun
 from hookprobe.neuro import effects as neuro
 from hookprobe.neuro import quotes
 from hookprobe.node.observations import (
@@ -129,7 +129,7 @@ def describe(observation: Observation, *, private: bool) -> dict[str, object]:
         private: Whether addresses may appear (debug logs on the edge's own disk).
     """
     found: dict[str, object] = {}
-    if isinstance(observation, Transmit):
+    if isinstance(observation, Transmit | TransmitRun):
         return found  # datagrams are sent, not told
     for field in dataclasses.fields(observation):
         value = getattr(observation, field.name)

@@ -16,17 +16,19 @@ from hookprobe.config.load import Config
 from hookprobe.errors import ConfigError, HostError, RemoteError
 from hookprobe.htp.effects import (
     Address,
+    Leaving,
     LevelChanged,
     PeerMoved,
     ResonanceMismatch,
     SessionDown,
     SessionRenewed,
     SessionUp,
-    Transmit,
     TrustReported,
+    each_datagram,
 )
 from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.packet import decode_header
+from hookprobe.htp.path import Received, each_received
 from hookprobe.node.observations import Observation
 from hookprobe.runtime.clock import Clock
 from hookprobe.wire.identifiers import NodeId
@@ -117,19 +119,20 @@ class SessionTrace:
             case _:
                 pass
 
-    def received(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+    def received(self, received: Received) -> None:
         """Take what one read of the socket brought."""
         if self._address is None:
             return
         now = self._clock.now()
-        for data, address in datagrams:
+        for data, address in each_received(received):
             if address == self._address:
                 self._packet("packet_received", data, now)
 
-    def sent(self, effect: Transmit) -> None:
-        """Take a datagram that leaves."""
+    def sent(self, effect: Leaving) -> None:
+        """Take datagrams that leave."""
         if effect.address == self._address:
-            self._packet("packet_sent", effect.data, self._clock.now())
+            for one in each_datagram((effect,)):
+                self._packet("packet_sent", one.data, self._clock.now())
 
     def measured(self, meters: Sequence[SessionMeter]) -> None:
         """Take the meters of all sessions; what changed of the peer's is written."""

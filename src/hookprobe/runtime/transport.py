@@ -39,11 +39,13 @@ from hookprobe.htp.effects import (
     SessionDown,
     SessionUp,
     Transmit,
+    TransmitRun,
 )
 from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.swarm import SET_BYTES, SwarmSender
 from hookprobe.node.build import Documents, Parts, build_endpoint
 from hookprobe.runtime import folders
+from hookprobe.runtime.alarm import Alarm
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.file_conversation import Conversation
 from hookprobe.runtime.file_pump import Room
@@ -130,7 +132,7 @@ class AsyncHookProbeTransport:
         self._files = FileService(_Carrier(self), settings.files, limits, self._clock)
         self._waiting: asyncio.Queue[Received] = asyncio.Queue()
         self._changed = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._clock, self._wake)
         self._tidying: asyncio.Task[None] | None = None
         self._reading = False
 
@@ -153,8 +155,7 @@ class AsyncHookProbeTransport:
         self._tidying = None
         for peer in self._endpoint.peers:
             self.execute(self._endpoint.close(peer, self._clock.now()))
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         await self._files.end()
         self._socket.close(asyncio.get_running_loop())
 
@@ -290,7 +291,7 @@ class AsyncHookProbeTransport:
 
     def execute(self, effects: Sequence[Effect]) -> None:
         """Carry out what the endpoint asks for, and set its timer."""
-        self._socket.send_batch([one for one in effects if isinstance(one, Transmit)])
+        self._socket.send_batch([one for one in effects if isinstance(one, Transmit | TransmitRun)])
         for effect in effects:
             match effect:
                 case MessageReceived(peer, channel, data) if channel is not Channel.FILE:
@@ -300,20 +301,11 @@ class AsyncHookProbeTransport:
                 case SessionUp() | SessionDown():
                     self._files.report(effect)
                     self._changed.set()
-                case Transmit():
+                case Transmit() | TransmitRun():
                     pass
                 case _:
                     self._files.report(effect)
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due = self._endpoint.next_timeout()
-        if due is not None:
-            delay_s = max(0, due - self._clock.now()) / 1e6
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
+        self._alarm.set(self._endpoint.next_timeout())
 
     def carry(self, peer: NodeId, data: bytes) -> Room:
         """Send a message of file operations."""

@@ -9,7 +9,16 @@ from random import Random
 from hookprobe.crypto.agreement import AgreementKey, MlKem
 from hookprobe.crypto.signing import Ed25519, Ed25519Signer
 from hookprobe.htp.config import HtpConfig
-from hookprobe.htp.effects import Address, Dropped, DropReason, Effect, MessageReceived, Transmit
+from hookprobe.htp.effects import (
+    Address,
+    Dropped,
+    DropReason,
+    Effect,
+    MessageReceived,
+    Transmit,
+    TransmitRun,
+    each_datagram,
+)
 from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.seams import LocalIdentity, PinnedPeer, RegisteredPeer, Seams
 from hookprobe.wire.identifiers import NodeId
@@ -180,6 +189,12 @@ class Bottleneck:
         return self.free_at - now
 
 
+def datagrams(effects: list[Effect]) -> list[bytes]:
+    """Return everything that leaves, datagram by datagram."""
+    leaving = [one for one in effects if isinstance(one, Transmit | TransmitRun)]
+    return [one.data for one in each_datagram(leaving)]
+
+
 Interceptor = Callable[["World", Address, Address, bytes], "bytes | None"]
 
 
@@ -211,7 +226,9 @@ class World:
         """Carry out effects: put datagrams on the link, remember everything."""
         host.effects += effects
         for effect in effects:
-            if isinstance(effect, Transmit):
+            if isinstance(effect, TransmitRun):
+                self.execute(host, [*each_datagram((effect,))])
+            elif isinstance(effect, Transmit):
                 source = self.moved.get(host.address, host.address)
                 self.post(source, effect.address, effect.data)
         return effects

@@ -217,7 +217,7 @@ class Race:
             self.world.wire.clear()
         return [
             sum(
-                len(one.data)
+                sum(map(len, one.pieces))
                 for effect in self.validator.effects
                 if isinstance(effect, FragmentsReceived) and effect.peer == edge.name
                 for one in effect.fragments

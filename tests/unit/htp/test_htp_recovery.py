@@ -34,7 +34,9 @@ class Line:
         self, ranges: list[tuple[int, int]], next_number: int, at: int
     ) -> tuple[list[str], list[str]]:
         outcome = self.recovery.on_ack(ranges, (0, None), next_number, Instant(at))
-        return [one.content for one in outcome.arrived], [one.content for one in outcome.lost]
+        return [one.sent.content for one in outcome.arrived], [
+            one.sent.content for one in outcome.lost
+        ]
 
     @property
     def window(self) -> int:
@@ -63,7 +65,7 @@ def test_nine_eighths_of_a_round_trip_declare_a_packet_lost() -> None:
     assert due is not None
     assert abs(due - (NOW + 45 * MILLISECOND)) <= 2
     lost, probe = line.recovery.handle_timeout(due)
-    assert ([one.content for one in lost], probe) == (["p0"], False)
+    assert ([one.sent.content for one in lost], probe) == (["p0"], False)
     assert line.flight.in_flight == 0
 
 

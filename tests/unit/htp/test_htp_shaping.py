@@ -195,7 +195,7 @@ def test_ghost_packets_are_alike_and_messages_arrive() -> None:
         one for effect in validator.effects if isinstance(effect, FragmentsReceived)
         for one in effect.fragments
     ]  # fmt: skip
-    assert b"".join(one.data for one in pieces)[:4096] == chunk[1]
+    assert b"".join(data for one in pieces for data in one.pieces)[:4096] == chunk[1]
     outside = {(len(data), data[:12], data[28:32]) for _, _, data in world.wire}
     assert outside == {(1200, bytes.fromhex("00020010") + bytes(8), bytes.fromhex("01030000"))}
     assert edge.of(SessionDown) == []

@@ -34,10 +34,9 @@ from hookprobe.htp.transfer_receiver import (
     Reply,
     SuspendPart,
     Withdraw,
-    WritePart,
-    inflate,
 )
 from hookprobe.htp.transfer_sender import SAMPLES, Outgoing
+from hookprobe.htp.transfer_writes import WritePart, inflate
 from hookprobe.wire.instant import Instant
 
 NOW = Instant(1_000_000)
@@ -195,7 +194,7 @@ def pieces(data: bytes, index: int, count: int, flags: int = 0) -> list[BulkFrag
     body = data[index * CHUNK : (index + 1) * CHUNK]
     step = -(-len(body) // count)
     return [
-        BulkFragment(head, place, count - 1, body[place * step : (place + 1) * step])
+        BulkFragment(head, place, count - 1, (body[place * step : (place + 1) * step],))
         for place in range(count)
     ]
 
@@ -242,11 +241,11 @@ GOOD_PIECE = pieces(TEXT, 0, 8)[0]
 @pytest.mark.parametrize(
     "bad",
     [
-        GOOD_PIECE._replace(data=GOOD_PIECE.data[:-1]),
-        GOOD_PIECE._replace(data=GOOD_PIECE.data + b"x"),
-        GOOD_PIECE._replace(data=b""),
+        GOOD_PIECE._replace(pieces=(GOOD_PIECE.pieces[0][:-1],)),
+        GOOD_PIECE._replace(pieces=(GOOD_PIECE.pieces[0] + b"x",)),
+        GOOD_PIECE._replace(pieces=(b"",)),
         GOOD_PIECE._replace(last=8),
-        pieces(TEXT, 5, 8)[0]._replace(place=200, last=200, data=b""),
+        pieces(TEXT, 5, 8)[0]._replace(place=200, last=200, pieces=(b"",)),
         pieces(TEXT, 0, 8, FileFlags.COMPRESSED)[0],
         pieces(TEXT, 0, 8, FileFlags.LAST)[0],
         pieces(NOISE[: len(TEXT)], 0, 8)[0],
@@ -270,10 +269,10 @@ def test_pieces_of_too_many_chunks_are_refused() -> None:
     last = facts.chunks - 1
     for index in range(last):
         head = codec.encode_frame(chunk(facts, index))
-        receiver.receive_fragments([BulkFragment(head, 0, 1, bytes(CHUNK // 2))])
+        receiver.receive_fragments([BulkFragment(head, 0, 1, (bytes(CHUNK // 2),))])
     head = codec.encode_frame(chunk(facts, last, FileFlags.LAST))
     with pytest.raises(LimitExceededError):
-        receiver.receive_fragments([BulkFragment(head, 0, 1, bytes(CHUNK // 2))])
+        receiver.receive_fragments([BulkFragment(head, 0, 1, (bytes(CHUNK // 2),))])
 
 
 # -- the desk -------------------------------------------------------------------------------------
@@ -356,7 +355,7 @@ def test_fragments_at_the_desk() -> None:
         FinishPart(1),
     ]
     assert desk.receive_fragments(1, every, NOW) == []  # repeated while it is made durable
-    lie = GOOD_PIECE._replace(data=b"")
+    lie = GOOD_PIECE._replace(pieces=(b"",))
     desk.receive_frame(create(2), NOW)
     desk.opened(2, bytes(FACTS.chunks))
     effects = desk.receive_fragments(2, [lie], NOW)

@@ -4,8 +4,9 @@ import hashlib
 from random import Random
 
 import pytest
-from tests.unit.htp.htp_pair import Host, Weather, World, pair
+from tests.unit.htp.htp_pair import Host, Weather, World, datagrams, pair
 
+from hookprobe.htp import keepalive
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import DATAGRAM_BYTES
 from hookprobe.htp.effects import (
@@ -16,10 +17,10 @@ from hookprobe.htp.effects import (
     FragmentsReceived,
     ResonanceMismatch,
     SessionDown,
-    Transmit,
 )
 from hookprobe.htp.mtu import BLACK_HOLE_LOSSES, LADDER, PROBES_MAX, RAISE_US, MtuSearch
-from hookprobe.htp.packet import PacketType
+from hookprobe.htp.packet import Block, PacketType
+from hookprobe.htp.path import Burst, Received
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 NOW = Instant(10**15)
@@ -44,7 +45,7 @@ def put_together(effects: list[Effect]) -> dict[int, bytes]:
                 if one.last > lasts.get(number, -1):
                     lasts[number], places[number] = one.last, {}
                 if one.last == lasts[number]:
-                    places[number][one.place] = one.data
+                    places[number].update(enumerate(one.pieces, one.place))
     return {
         number: b"".join(found[place] for place in sorted(found))
         for number, found in places.items()
@@ -202,7 +203,7 @@ def bulk_packets(world: World, edge: Host, validator: Host) -> list[bytes]:
     for wait in range(1, 30):
         at = Instant(world.now + wait * 5 * MILLISECOND)
         effects += edge.endpoint.handle_timeout(at)
-    return [one.data for one in effects if isinstance(one, Transmit)]
+    return datagrams(effects)
 
 
 def bent(packets: list[bytes], seed: int) -> list[bytes]:
@@ -228,27 +229,67 @@ def bent(packets: list[bytes], seed: int) -> list[bytes]:
     return out
 
 
+def bursts(packets: list[bytes], source: Address) -> list[Received]:
+    """Put neighbours of one size together as the host does; the last one may be shorter."""
+    groups: list[list[bytes]] = []
+    for packet in packets:
+        group = groups[-1] if groups else [b""]
+        if len(packet) <= len(group[0]) == len(group[-1]) and packet:
+            group.append(packet)
+        else:
+            groups.append([packet])
+    return [
+        [Burst(b"".join(group), source, len(group[0])) if len(group) > 1 else (group[0], source)]
+        for group in groups
+    ]
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_a_run_is_judged_like_its_packets_one_by_one(seed: int) -> None:
     outcomes, packets = [], list[bytes]()
-    for together in (True, False):
+    for way in ("together", "bursts", "alone"):
         world, edge, validator = pair()
         world.run(2 * SECOND)
         packets = bent(bulk_packets(world, edge, validator), seed)
-        groups = [packets] if together else [[packet] for packet in packets]
+        batches: list[Received] = [[(packet, edge.address)] for packet in packets]
+        if way == "bursts":
+            batches = bursts(packets, edge.address)
+        elif way == "together":
+            batches = [[(packet, edge.address) for packet in packets]]
         effects = []
-        for group in groups:
-            received = [(data, edge.address) for data in group]
-            effects += validator.endpoint.receive_batch(received, world.now)
+        for batch in batches:
+            effects += validator.endpoint.receive_batch(batch, world.now)
         fragments = [
-            one for effect in effects if isinstance(effect, FragmentsReceived)
-            for one in effect.fragments
+            (one.head, one.place + at, one.last, piece)
+            for effect in effects if isinstance(effect, FragmentsReceived)
+            for one in effect.fragments for at, piece in enumerate(one.pieces)
         ]  # fmt: skip
         drops = [effect for effect in effects if isinstance(effect, Dropped)]
         link = validator.endpoint._links[edge.name]
         outcomes.append((fragments, drops, link.session._window.highest, link._acks.ranges))
-    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
     assert len(packets) > 4
+
+
+def test_a_burst_from_elsewhere_moves_nothing_and_is_judged_packet_by_packet() -> None:
+    world, edge, validator = pair()
+    world.run(2 * SECOND)
+    packets = bulk_packets(world, edge, validator)[:8]
+    link = validator.endpoint._links[edge.name]
+    burst = Burst(b"".join(packets), Address("198.51.100.7", 4719), len(packets[0]))
+    assert link.receive_burst(burst, world.now) == 0
+    assert link.session.open_burst(Block(burst.data, burst.size))[1] == len(packets)
+
+
+def test_a_burst_behind_a_long_silence_tells_the_keepalive_of_it() -> None:
+    world, edge, validator = pair()
+    world.run(2 * SECOND)
+    packets = bulk_packets(world, edge, validator)[:8]
+    link = validator.endpoint._links[edge.name]
+    burst = Burst(b"".join(packets), edge.address, len(packets[0]))
+    assert link.receive_burst(burst, Instant(link.last_heard + keepalive.LEAST_US)) == 0
+    assert link.receive_burst(burst, world.now) == len(packets)
+    assert link.receive_burst(burst, world.now) == 0  # seen before
 
 
 def test_a_run_from_elsewhere_moves_the_session_by_proof_only() -> None:

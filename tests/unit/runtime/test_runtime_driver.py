@@ -9,7 +9,8 @@ import pytest
 from hookprobe.dsm.store import Persist, Table
 from hookprobe.errors import HostError
 from hookprobe.htp.effects import Address, Dropped, DropReason, Transmit
-from hookprobe.node.host import Effect, Received
+from hookprobe.htp.path import Received, each_received
+from hookprobe.node.host import Effect
 from hookprobe.node.observations import Observation
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.driver import Driver
@@ -34,7 +35,7 @@ class ToldNode:
 
     def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
         found: list[Effect] = []
-        for data, address in received:
+        for data, address in each_received(received):
             found += self.receive_datagram(data, address, now)
         return found
 

@@ -48,7 +48,7 @@ def fragments(frame: bytes) -> tuple[BulkFragment, ...]:
     count = -(-len(data) // 1068)
     step = -(-len(data) // count)
     found = [
-        BulkFragment(head, place, count - 1, data[place * step : (place + 1) * step])
+        BulkFragment(head, place, count - 1, (data[place * step : (place + 1) * step],))
         for place in range(count)
     ]
     return (*found[1::2], *found[::2], found[0])

@@ -1,6 +1,7 @@
 """The socket on the loopback: runs of datagrams, hosts that refuse them (condition 43)."""
 
 import asyncio
+import ctypes
 import errno
 import socket
 import time
@@ -9,9 +10,12 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from hookprobe.errors import HostError
-from hookprobe.htp.effects import Address, Transmit
+from hookprobe.htp.bulk import RUN_MAX as SEGMENTS_MAX
+from hookprobe.htp.bulk import RUN_MAX_BYTES
+from hookprobe.htp.effects import Address, Transmit, TransmitRun
+from hookprobe.htp.path import each_received
 from hookprobe.runtime import udp
-from hookprobe.runtime.udp import RUN_MAX_BYTES, SEGMENTS_MAX, UdpSocket
+from hookprobe.runtime.udp import UdpSocket
 
 HERE = Address("127.0.0.1", 0)
 
@@ -53,7 +57,7 @@ def ends() -> Iterator[tuple[UdpSocket, UdpSocket]]:
 def drained(receiver: UdpSocket, count: int) -> list[bytes]:
     found: list[bytes] = []
     for _ in range(2000):
-        found += [data for data, _ in receiver.drain()]
+        found += [data for data, _ in each_received(receiver.drain())]
         if len(found) >= count:
             break
         time.sleep(0.001)
@@ -155,3 +159,89 @@ def test_datagrams_are_never_made_into_ip_fragments(ends: tuple[UdpSocket, UdpSo
 def test_a_port_in_use_is_a_clear_error(ends: tuple[UdpSocket, UdpSocket]) -> None:
     with pytest.raises(HostError, match="cannot listen"):
         UdpSocket(ends[0].address)
+
+
+def crowd(count: int) -> list[socket.socket]:
+    found = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    for one in found:
+        one.bind(("127.0.0.1", 0))
+        one.settimeout(5)
+    return found
+
+
+@pytest.mark.parametrize("way", ["many", "plain"])
+def test_many_peers_are_heard_and_answered_each_with_its_own(
+    ends: tuple[UdpSocket, UdpSocket], way: str
+) -> None:
+    here, _ = ends
+    if way == "plain":
+        here.many = None
+    peers = crowd(150)
+    sent = [bytes((number,)) * (number % 7 * 300) for number in range(150)]
+    for peer, data in zip(peers, sent, strict=True):
+        peer.sendto(data, here.address)
+    heard: list[tuple[bytes, Address]] = []
+    while len(heard) < 150:
+        heard += each_received(here.drain())
+    assert heard == [
+        (data, Address(*peer.getsockname())) for peer, data in zip(peers, sent, strict=True)
+    ]
+    here.send_batch([Transmit(address, data) for data, address in heard])
+    assert [peer.recv(4000) for peer in peers] == sent
+    assert (here.sent_bytes, here.unsent) == (sum(map(len, sent)), 0)
+    for peer in peers:
+        peer.close()
+
+
+def test_runs_among_single_datagrams_arrive_as_they_were(
+    ends: tuple[UdpSocket, UdpSocket],
+) -> None:
+    sender, receiver = ends
+    sizes = (100, *(1200,) * 20, 90, *(700,) * 30, 80)
+    wanted = [one.data for one in batch(receiver, *sizes)]
+    for data in wanted[:1]:
+        sender.send(receiver.address, data)
+    run = wanted[1:21]
+    sender.send_batch([TransmitRun(receiver.address, run)])
+    sender.send_batch([Transmit(receiver.address, data) for data in wanted[21:]])
+    assert drained(receiver, len(sizes)) == wanted
+
+
+def test_what_the_host_does_not_take_is_lost_alone(ends: tuple[UdpSocket, UdpSocket]) -> None:
+    sender, _ = ends
+    peers = crowd(8)
+    homes = [Address(*peer.getsockname()) for peer in peers]
+    nowhere = [Address("127.0.0.1", 0), Address("no address", 1)]
+    sender.send_batch(
+        [Transmit(home, b"x") for home in (*homes[:3], nowhere[0], *homes[3:6], nowhere[1])]
+        + [Transmit(homes[6], bytes(3000)), Transmit(homes[7], b"x")]
+    )
+    assert [len(peer.recv(4000)) for peer in peers] == [1] * 6 + [3000, 1]
+    assert sender.unsent == 2
+    for peer in peers:
+        peer.close()
+
+
+def test_a_closed_socket_sends_nothing_by_a_descriptor_that_is_another_ones() -> None:
+    here, peers = UdpSocket(HERE), crowd(8)
+    homes = [Transmit(Address(*peer.getsockname()), b"x") for peer in peers]
+    here.shut()
+    heir = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # gets the number that became free
+    here.send_batch(homes)
+    assert (here.sent_bytes, here.unsent) == (0, 8)
+    for one in (heir, *peers):
+        one.close()
+
+
+def test_ipv6_and_hosts_without_the_calls_do_each_datagram_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    here = UdpSocket(HERE)
+    assert here.many is None
+    here.shut()
+    monkeypatch.undo()
+    if socket.has_ipv6:
+        here = UdpSocket(Address("::1", 0))
+        assert here.many is None
+        here.shut()
