@@ -38,7 +38,16 @@ class SymmetricState:
         hash_name: `sha256` or `blake2s`.
     """
 
-    __slots__ = ("_cipher", "_counter", "_hash", "_hash_name", "chaining_key", "transcript")
+    __slots__ = (
+        "_bound",
+        "_cipher",
+        "_counter",
+        "_hash",
+        "_hash_name",
+        "_key",
+        "chaining_key",
+        "transcript",
+    )
 
     def __init__(self, name: bytes, hash_name: str = "sha256") -> None:
         self._hash_name = hash_name
@@ -46,6 +55,7 @@ class SymmetricState:
         self.transcript = self.chaining_key = _first_transcript(name, hash_name)
         self._cipher: ChaCha20Poly1305 | None = None
         self._counter = 0
+        self._key = self._bound = b""
 
     def copy(self) -> "SymmetricState":
         """Return an independent state, to try a message that may turn out forged."""
@@ -61,13 +71,24 @@ class SymmetricState:
             self.chaining_key, key = hkdf_pair(self.chaining_key, secret)
         else:
             self.chaining_key, key = self._derive(secret, 2)
-        self._cipher, self._counter = ChaCha20Poly1305(key), 0
+        self._take(key)
 
     def mix_key_and_hash(self, secret: bytes) -> None:
         """Mix a pre-shared key in: ck, t, k = HKDF(ck, secret, 3); h = HASH(h || t)."""
         self.chaining_key, mixed, key = self._derive(secret, 3)
         self.mix_hash(mixed)
-        self._cipher, self._counter = ChaCha20Poly1305(key), 0
+        self._take(key)
+
+    def _take(self, key: bytes) -> None:
+        self._key, self._cipher, self._counter = key, ChaCha20Poly1305(key), 0
+
+    def terms(self) -> tuple[bytes, bytes, bytes]:
+        """Return what opens the message sealed or opened last: key, nonce, associated data.
+
+        The key is secret; this is for key logs only.
+        """
+        assert self._counter, "nothing was sealed under this key"
+        return self._key, _NONCES[self._counter - 1], self._bound
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         """Return the ciphertext bound to `h`, then mix it into `h`; clear before any key."""
@@ -76,6 +97,7 @@ class SymmetricState:
         if cipher is not None:
             sealed = cipher.encrypt(_NONCES[self._counter], plaintext, transcript)
             self._counter += 1
+            self._bound = transcript
         self.transcript = self._hash(transcript + sealed).digest()
         return sealed
 
@@ -90,6 +112,7 @@ class SymmetricState:
         if cipher is not None:
             nonce = _NONCES[self._counter]
             self._counter += 1
+            self._bound = transcript
             try:
                 plaintext = cipher.decrypt(nonce, sealed, transcript)
             except InvalidTag as error:

@@ -44,7 +44,7 @@ _HELLO_BODY = struct.Struct(">64sI32s8sHHH8s")
 _CHALLENGE = struct.Struct(">16sHH")
 _CHALLENGE_BODY = struct.Struct(">64sI16sHH")
 _ATTEST = struct.Struct(">64sI32s64s64sQ")
-_ATTEST_PAYLOAD_BYTES = _ATTEST.size - RESONANCE_BYTES - 4
+ATTEST_PAYLOAD_BYTES = _ATTEST.size - RESONANCE_BYTES - 4
 _ACCEPT = struct.Struct(">32s8s16sHHIHQ")
 _ACCEPT_BODY = struct.Struct(">64sI32s8s16sHHIHQ")
 _MAC1_OFFSET = DATAGRAM_BYTES - MAC_BYTES
@@ -189,7 +189,7 @@ class AttestBody(NamedTuple):
         node = pack_node_id(self.node)
         return _ATTEST.pack(
             self.resonance,
-            _ATTEST_PAYLOAD_BYTES,
+            ATTEST_PAYLOAD_BYTES,
             node,
             self.fingerprint,
             self.signature,
@@ -202,8 +202,8 @@ def decode_attest_body(plain: bytes) -> AttestBody:
     if len(plain) != _ATTEST.size:
         raise MalformedError(f"ATTEST: body of {len(plain)} bytes, want {_ATTEST.size}")
     resonance, size, node, fingerprint, signature, capabilities = _ATTEST.unpack(plain)
-    if size != _ATTEST_PAYLOAD_BYTES:
-        raise MalformedError(f"ATTEST: {size} bytes, want {_ATTEST_PAYLOAD_BYTES}")
+    if size != ATTEST_PAYLOAD_BYTES:
+        raise MalformedError(f"ATTEST: {size} bytes, want {ATTEST_PAYLOAD_BYTES}")
     return AttestBody(resonance, unpack_node_id(node), fingerprint, signature, capabilities)
 
 
