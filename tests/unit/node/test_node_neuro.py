@@ -145,7 +145,7 @@ def test_a_node_names_what_it_holds_against_a_device() -> None:
     assert validator.doubt(EDGE, mesh.now) is None
     assert verifier.doubt(EDGE, mesh.now) is None
     assert validator.doubt(EDGE, Instant(mesh.now + 9 * HOUR)) is EXPIRED
-    assert validator.doubt(VERIFIER, mesh.now) is None, "no device"
+    assert validator.doubt(NodeId(VERIFIER), mesh.now) is None, "no device"
     assert verifier.doubt(NodeId(WATCHED), mesh.now) is None
     mesh.hosts["edge-a"].disk.measured = EVIL
     mesh.run(2)
