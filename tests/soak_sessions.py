@@ -261,13 +261,14 @@ def main() -> None:
     begin, empty = time.process_time(), resident()
     warm = min(WARM_MINUTES, options.minutes // 2)
     fleet = Fleet(options.sessions, options.loss, options.seed, options.rekey_minutes)
+    gc.disable()  # edges that are replaced are cycles; they are collected where memory is measured
     fleet.fill()
     gc.collect()
     sizes = [resident()]
     for minute in range(1, options.minutes + 1):
         fleet.minute()
         if minute == warm:
-            gc.collect()  # edges that were replaced are cycles
+            gc.collect()
         sizes.append(resident())
         endpoint = fleet.validator.endpoint
         sys.stdout.write(
