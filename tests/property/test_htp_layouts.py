@@ -8,7 +8,14 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hookprobe.crypto.agreement import expand_keys, hkdf_expand, hkdf_extract, hkdf_keys, mac_short
+from hookprobe.crypto.agreement import (
+    expand_keys,
+    hkdf_expand,
+    hkdf_extract,
+    hkdf_keys,
+    hkdf_pair,
+    mac_short,
+)
 from hookprobe.errors import MalformedError
 from hookprobe.htp.acks import BURST_DELAY_US, BURST_PACKETS, EARLY_PACKETS, AckTracker
 from hookprobe.htp.admission import pack_host
@@ -88,6 +95,26 @@ def read_hello(payload: bytes) -> Hello:
     return decode_hello(decode_header(data), data)
 
 
+@given(st.integers(32, 1183), st.integers(0, 255), st.booleans())
+def test_hello_bodies_read_as_before(at: int, value: int, longer: bool) -> None:
+    payload = bytes(range(54))
+    data = encode_header(PacketType.HELLO, 0, 0, ZERO_TOKEN, 0, 0)
+    data += encode_body(ZERO_RESONANCE, payload, 1184 - 100) + bytes(16)
+    if longer:  # the length inside covers the changed byte
+        data = data[:96] + (1084).to_bytes(4) + data[100:]
+    data = data[:at] + bytes((value,)) + data[at + 1 :]
+
+    def plain(data: bytes) -> Hello:
+        resonance, payload = decode_body(data[32:1184])
+        if resonance != ZERO_RESONANCE:
+            raise MalformedError("HELLO")
+        return plain_hello(payload)
+
+    assert outcome(lambda data: decode_hello(decode_header(data), data), data) == outcome(
+        plain, data
+    )
+
+
 @given(st.binary(max_size=80) | st.binary(min_size=54, max_size=54))
 def test_hello_reads_as_before(payload: bytes) -> None:
     assert outcome(read_hello, payload) == outcome(plain_hello, payload)
@@ -129,6 +156,9 @@ def test_keys_in_one_go_are_those_of_rfc_5869(
 ) -> None:
     assert hkdf_keys(salt, secret, info, length) == hkdf_expand(
         hkdf_extract(salt, secret), info, length
+    )
+    assert b"".join(hkdf_pair(salt[:32], secret)) == hkdf_expand(
+        hkdf_extract(salt[:32], secret), b"", 64
     )
     assert expand_keys(salt, info, length) == hkdf_expand(salt, info, length)
     assert mac_short(salt, info) == hmac.digest(salt, info, "sha256")

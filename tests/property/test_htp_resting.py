@@ -13,7 +13,7 @@ from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import SUITE_CLASSICAL, HtpConfig
 from hookprobe.htp.effects import Address, Effect, Transmit
 from hookprobe.htp.link import Link
-from hookprobe.htp.links import Links
+from hookprobe.htp.links import TRIES_MAX, Links
 from hookprobe.htp.messages import Vitals
 from hookprobe.htp.session import Session
 from hookprobe.htp.shortcuts import QuickLink
@@ -187,6 +187,21 @@ def test_a_link_with_something_under_way_does_not_rest() -> None:
         validator.endpoint.send(edge.name, Channel.CONSENSUS, b"unanswered", world.now)
     validator.endpoint.receive_batch([], world.now)
     assert len(links_of(validator).awake) == EDGES
+
+
+def test_links_that_cannot_rest_are_not_all_looked_at_at_every_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, validator, edges = quiet_world(1)
+    for edge in edges:
+        validator.endpoint.send(edge.name, Channel.CONSENSUS, b"unanswered", world.now)
+    validator.endpoint.receive_batch([], world.now)
+    looked = []
+    monkeypatch.setattr(QuickLink, "freeze", lambda link: looked.append(link.peer))
+    for _ in range(10):
+        validator.endpoint.receive_batch([], world.now)
+    assert len(looked) == 10 * TRIES_MAX
+    assert set(looked) == {edge.name for edge in edges}, "each has its turn"
 
 
 def test_a_forged_packet_of_a_resting_session_counts_against_it() -> None:

@@ -20,7 +20,7 @@ _PACKET_MAX_BYTES = 65_535
 @click.option(
     "--keys",
     type=click.Path(path_type=Path),
-    help="A node's key log (htp.keylog): shows sealed parts too.",
+    help="A node's key log (htp.keylog): shows sealed parts too, of sessions and of handshakes.",
 )
 @form_option
 def inspect(digits: str, keys: Path | None, form: str | None) -> None:

@@ -28,6 +28,8 @@ KEM_CIPHERTEXT_BYTES = 1088
 _HASH_BYTES = 32
 # HMAC's two pads (RFC 2104) as translations of a key that was filled up to a block.
 _BLOCK_BYTES = 64
+_HALF_BLOCK = bytes(_BLOCK_BYTES - _HASH_BYTES)
+_COUNTERS = tuple(bytes((index,)) for index in range(1, 256))
 _INNER = bytes(value ^ 0x36 for value in range(256))
 _OUTER = bytes(value ^ 0x5C for value in range(256))
 
@@ -145,6 +147,17 @@ def hkdf_keys(salt: bytes, secret: bytes, info: bytes, length: int) -> bytes:
     return expand_keys(mac_short(salt, secret), info, length)
 
 
+def hkdf_pair(salt: bytes, secret: bytes) -> tuple[bytes, bytes]:
+    """Return the two blocks of `hkdf_keys(salt, secret, b"", 64)`; `salt` has 32 bytes.
+
+    Every step of a handshake that mixes a secret in asks for just these.
+    """
+    key = mac_short(salt, secret) + _HALF_BLOCK
+    inner, outer = key.translate(_INNER), key.translate(_OUTER)
+    first = sha256(outer + sha256(inner + b"\x01").digest()).digest()
+    return first, sha256(outer + sha256(inner + first + b"\x02").digest()).digest()
+
+
 def mac_short(key: bytes, data: bytes) -> bytes:
     """Return HMAC-SHA256 as RFC 2104 writes it; `key` has 64 bytes at most.
 
@@ -160,7 +173,7 @@ def expand_keys(key: bytes, info: bytes, length: int) -> bytes:
     pad = key.ljust(_BLOCK_BYTES, b"\0")
     inner, outer = pad.translate(_INNER), pad.translate(_OUTER)
     material = block = b""
-    for index in range(1, -(-length // _HASH_BYTES) + 1):
-        block = sha256(outer + sha256(inner + block + info + bytes((index,))).digest()).digest()
+    for counter in _COUNTERS[: -(-length // _HASH_BYTES)]:
+        block = sha256(outer + sha256(inner + block + info + counter).digest()).digest()
         material += block
     return material[:length]

@@ -6,17 +6,28 @@ uses the state. The cipher is ChaCha20-Poly1305, whose Noise nonce is 32 zero bi
 little-endian counter; the hash is SHA-256, or BLAKE2s for those who need it.
 """
 
-import hashlib
+from collections.abc import Callable
 from copy import copy
-from hashlib import sha256
+from functools import lru_cache
+from hashlib import blake2s, sha256
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from hookprobe.crypto.agreement import hkdf_expand, hkdf_extract, hkdf_keys
+from hookprobe.crypto.agreement import hkdf_expand, hkdf_extract, hkdf_keys, hkdf_pair
 from hookprobe.errors import VerificationError
 
 HASH_BYTES = 32
+_HASHES: dict[str, Callable[[bytes], Any]] = {"sha256": sha256, "blake2s": blake2s}
+# A key opens a handful of messages before the next one takes its place.
+_NONCES = tuple(bytes(4) + counter.to_bytes(8, "little") for counter in range(16))
+
+
+@lru_cache(maxsize=16)
+def _first_transcript(name: bytes, hash_name: str) -> bytes:
+    padded = name.ljust(HASH_BYTES, b"\0")
+    return padded if len(name) <= HASH_BYTES else _HASHES[hash_name](name).digest()
 
 
 class SymmetricState:
@@ -27,15 +38,24 @@ class SymmetricState:
         hash_name: `sha256` or `blake2s`.
     """
 
-    __slots__ = ("_cipher", "_counter", "_hash_name", "chaining_key", "transcript")
+    __slots__ = (
+        "_bound",
+        "_cipher",
+        "_counter",
+        "_hash",
+        "_hash_name",
+        "_key",
+        "chaining_key",
+        "transcript",
+    )
 
     def __init__(self, name: bytes, hash_name: str = "sha256") -> None:
         self._hash_name = hash_name
-        padded = name.ljust(HASH_BYTES, b"\0")
-        self.transcript = padded if len(name) <= HASH_BYTES else self._hash(name)
-        self.chaining_key = self.transcript
+        self._hash = _HASHES[hash_name]
+        self.transcript = self.chaining_key = _first_transcript(name, hash_name)
         self._cipher: ChaCha20Poly1305 | None = None
         self._counter = 0
+        self._key = self._bound = b""
 
     def copy(self) -> "SymmetricState":
         """Return an independent state, to try a message that may turn out forged."""
@@ -43,29 +63,42 @@ class SymmetricState:
 
     def mix_hash(self, data: bytes) -> None:
         """Mix data in: h = HASH(h || data)."""
-        if self._hash_name == "sha256":
-            self.transcript = sha256(self.transcript + data).digest()
-        else:
-            self.transcript = self._hash(self.transcript + data)
+        self.transcript = self._hash(self.transcript + data).digest()
 
     def mix_key(self, secret: bytes) -> None:
         """Mix a secret in: ck, k = HKDF(ck, secret, 2); the counter starts again."""
-        self.chaining_key, key = self._derive(secret, 2)
-        self._cipher, self._counter = ChaCha20Poly1305(key), 0
+        if self._hash_name == "sha256":
+            self.chaining_key, key = hkdf_pair(self.chaining_key, secret)
+        else:
+            self.chaining_key, key = self._derive(secret, 2)
+        self._take(key)
 
     def mix_key_and_hash(self, secret: bytes) -> None:
         """Mix a pre-shared key in: ck, t, k = HKDF(ck, secret, 3); h = HASH(h || t)."""
         self.chaining_key, mixed, key = self._derive(secret, 3)
         self.mix_hash(mixed)
-        self._cipher, self._counter = ChaCha20Poly1305(key), 0
+        self._take(key)
+
+    def _take(self, key: bytes) -> None:
+        self._key, self._cipher, self._counter = key, ChaCha20Poly1305(key), 0
+
+    def terms(self) -> tuple[bytes, bytes, bytes]:
+        """Return what opens the message sealed or opened last: key, nonce, associated data.
+
+        The key is secret; this is for key logs only.
+        """
+        assert self._counter, "nothing was sealed under this key"
+        return self._key, _NONCES[self._counter - 1], self._bound
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         """Return the ciphertext bound to `h`, then mix it into `h`; clear before any key."""
-        if self._cipher is None:
-            sealed = plaintext
-        else:
-            sealed = self._cipher.encrypt(self._nonce(), plaintext, self.transcript)
-        self.mix_hash(sealed)
+        transcript, cipher = self.transcript, self._cipher
+        sealed = plaintext
+        if cipher is not None:
+            sealed = cipher.encrypt(_NONCES[self._counter], plaintext, transcript)
+            self._counter += 1
+            self._bound = transcript
+        self.transcript = self._hash(transcript + sealed).digest()
         return sealed
 
     def decrypt_and_hash(self, sealed: bytes) -> bytes:
@@ -74,25 +107,23 @@ class SymmetricState:
         Raises:
             VerificationError: The two ends do not share this state, or bytes were changed.
         """
-        if self._cipher is None:
-            plaintext = sealed
-        else:
+        transcript, cipher = self.transcript, self._cipher
+        plaintext = sealed
+        if cipher is not None:
+            nonce = _NONCES[self._counter]
+            self._counter += 1
+            self._bound = transcript
             try:
-                plaintext = self._cipher.decrypt(self._nonce(), sealed, self.transcript)
+                plaintext = cipher.decrypt(nonce, sealed, transcript)
             except InvalidTag as error:
                 raise VerificationError("handshake: the message does not open") from error
-        self.mix_hash(sealed)
+        self.transcript = self._hash(transcript + sealed).digest()
         return plaintext
 
     def split(self) -> tuple[bytes, bytes]:
         """Return the two transport keys, initiator to responder first."""
         first, second = self._derive(b"", 2)
         return first, second
-
-    def _hash(self, data: bytes) -> bytes:
-        if self._hash_name == "sha256":
-            return sha256(data).digest()
-        return hashlib.blake2s(data).digest()
 
     def _derive(self, secret: bytes, count: int) -> tuple[bytes, ...]:
         # Noise's HKDF is RFC 5869 with ck as the salt and an empty info.
@@ -101,11 +132,4 @@ class SymmetricState:
         else:
             key = hkdf_extract(self.chaining_key, secret, self._hash_name)
             material = hkdf_expand(key, b"", count * HASH_BYTES, self._hash_name)
-        if count == 2:
-            return material[:HASH_BYTES], material[HASH_BYTES:]
         return tuple(material[i : i + HASH_BYTES] for i in range(0, len(material), HASH_BYTES))
-
-    def _nonce(self) -> bytes:
-        counter = self._counter
-        self._counter = counter + 1
-        return bytes(4) + counter.to_bytes(8, "little")

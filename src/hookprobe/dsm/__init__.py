@@ -4,7 +4,7 @@ The names of the public documents can be imported from here. What does input or 
 `runtime` and is looked up on first use, so that importing the room stays pure.
 """
 
-import importlib
+from hookprobe.faces import find_face
 
 FACES = {
     "AsyncDSMClient": "hookprobe.runtime.ledger_client:AsyncDSMClient",
@@ -20,8 +20,4 @@ FACES = {
 
 
 def __getattr__(name: str) -> object:
-    place = FACES.get(name)
-    if place is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return find_face(__name__, FACES, name)

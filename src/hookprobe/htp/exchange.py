@@ -30,7 +30,7 @@ from hookprobe.crypto.domains import Domain
 from hookprobe.crypto.noise import SymmetricState
 from hookprobe.errors import MalformedError
 from hookprobe.htp.config import DATAGRAM_BYTES, SUITE_CLASSICAL, SUITE_HYBRID
-from hookprobe.htp.messages import ACCEPT_PAYLOAD_BYTES, AttestBody
+from hookprobe.htp.messages import ACCEPT_PAYLOAD_BYTES, ATTEST_PAYLOAD_BYTES, AttestBody
 from hookprobe.htp.packet import HEADER_BYTES, TAG_BYTES, TOKEN_BYTES, PacketType, encode_header
 from hookprobe.wire.identifiers import NodeId, pack_node_id
 from hookprobe.wire.reader import Reader, Writer
@@ -39,6 +39,7 @@ ATTEST_REPEATED_BYTES = 84  # what both datagrams of an ATTEST carry: enough to 
 ACCEPT_REPEATED_BYTES = HEADER_BYTES
 ATTEST_BYTES = {SUITE_CLASSICAL: 376, SUITE_HYBRID: 1576}
 ACCEPT_BYTES = {SUITE_CLASSICAL: 222, SUITE_HYBRID: 1326}
+ATTEST_BODY_BYTES = 64 + 4 + ATTEST_PAYLOAD_BYTES
 ACCEPT_BODY_BYTES = 64 + 4 + ACCEPT_PAYLOAD_BYTES
 
 _NAMES = {
@@ -105,7 +106,7 @@ class DiallerExchange:
         VerificationError: The pinned key is a point of low order.
     """
 
-    __slots__ = ("_ephemeral", "_head", "_kem_key", "_state", "suite", "transcript")
+    __slots__ = ("_ephemeral", "_head", "_kem_key", "state", "suite", "transcript")
 
     def __init__(
         self,
@@ -126,12 +127,12 @@ class DiallerExchange:
         self._head = clear + ephemeral.public_key
         if kem_key is not None:
             self._head += state.encrypt_and_hash(kem_key.public_key)
-        self._state = state
+        self.state = state
         self.transcript = state.transcript
 
     def write(self, body: AttestBody) -> bytes:
         """Return the whole ATTEST; called once."""
-        return self._head + self._state.encrypt_and_hash(body.encode())
+        return self._head + self.state.encrypt_and_hash(body.encode())
 
     def read(self, message: bytes) -> tuple[SymmetricState, bytes]:
         """Open an ACCEPT or sealed REJECT: (final state, body). May be tried again after a failure.
@@ -142,7 +143,7 @@ class DiallerExchange:
         """
         if len(message) != ACCEPT_BYTES[self.suite]:
             raise MalformedError(f"ACCEPT: {len(message)} bytes, want {ACCEPT_BYTES[self.suite]}")
-        state = self._state.copy()
+        state = self.state.copy()
         reader = Reader(message, "ACCEPT")
         state.mix_hash(reader.take(HEADER_BYTES))
         theirs = reader.take(X25519_BYTES)
@@ -167,7 +168,7 @@ class AnswererExchange:
         VerificationError: Not made for our key, or changed on the way.
     """
 
-    __slots__ = ("_kem_public", "_state", "_theirs", "body", "edge_token", "suite", "transcript")
+    __slots__ = ("_kem_public", "_theirs", "body", "edge_token", "state", "suite", "transcript")
 
     def __init__(self, message: bytes, suite: int, static_key: AgreementKey) -> None:
         if len(message) != ATTEST_BYTES[suite]:
@@ -186,7 +187,7 @@ class AnswererExchange:
             self._kem_public = state.decrypt_and_hash(message[_SEALED_START:start])
         self.transcript = state.transcript
         self.body = state.decrypt_and_hash(message[start:])
-        self._state = state
+        self.state = state
 
     def answer(
         self, header: bytes, ephemeral: AgreementKey, kem: Kem, body: bytes
@@ -197,7 +198,7 @@ class AnswererExchange:
             MalformedError: The dialler's ML-KEM key is not one.
             VerificationError: The dialler's X25519 key is of low order.
         """
-        state = self._state
+        state = self.state
         state.mix_hash(header)
         state.mix_hash(ephemeral.public_key)
         state.mix_key(ephemeral.exchange(self._theirs))

@@ -65,6 +65,17 @@ _VEIL = (
 )
 _REJECT = (("code", 2), ("retry_after_s", 4))
 _ATTEST = (("cookie", 16), ("generation", 2), ("suite", 2), ("hello_hash", 32))
+_ATTEST_BODY = (("node_id", 32), ("W_fingerprint", 64), ("signature", 64), ("capabilities", 8))
+_ACCEPT_BODY = (
+    ("secret_seed", 32),
+    ("validator_token", 8),
+    ("reset_token", 16),
+    ("trust", 2),
+    ("heartbeat_s", 2),
+    ("rekey_s", 4),
+    ("max_udp", 2),
+    ("unix_ms", 8),
+)
 _HEARTBEAT = (
     ("probe", 8),
     ("ter_sequence", 4),
@@ -103,12 +114,13 @@ _NUMBERS = frozenset(
         _REJECT,
         _VEIL,
         _ATTEST,
+        _ACCEPT_BODY,
         _HEARTBEAT,
         _ACK,
         _FRAGMENT,
     )
     for name, size in fields
-    if size <= 4 or name in ("nonce", "largest")
+    if size <= 4 or name in ("nonce", "largest", "unix_ms")
 ) - {"tag"}
 
 
@@ -126,7 +138,8 @@ def explain(data: bytes, opened: bytes | None = None) -> list[Row]:
 
     Args:
         data: The datagram.
-        opened: For session packets, the plaintext of the sealed part, if the caller has the keys.
+        opened: The plaintext of the sealed part of a session packet, or of the body that ends a
+            message of a handshake, if the caller has the keys.
 
     Returns:
         Rows that cover the datagram without gap or overlap. A last row `problem` of length 0 says
@@ -141,7 +154,7 @@ def explain(data: bytes, opened: bytes | None = None) -> list[Row]:
     if header.kind in SESSION_TYPES:
         rows += _session(header, data, opened)
     else:
-        rows += _handshake(header.kind, data, header.frag_index)
+        rows += _handshake(header.kind, data, header.frag_index, opened)
     return rows
 
 
@@ -163,6 +176,9 @@ def _value(name: str, piece: bytes) -> str:
         return next((one.name for one in Channel if one == number), f"{number:#04x}")
     if name == "flags" and number in range(16):
         return " ".join(word for bit, word in _FLAGS.items() if number & bit) or "none"
+    if name == "node_id":
+        text = piece.rstrip(b"\0").decode("latin-1")
+        return text if text.isascii() and text.isprintable() else _hex(piece)
     if name in _NUMBERS:
         return str(number)
     return _hex(piece)
@@ -180,18 +196,18 @@ def _rest(data: bytes, offset: int, name: str) -> list[Row]:
     return [Row(offset, len(piece), name, _hex(piece))] if piece else []
 
 
-def _handshake(kind: PacketType, data: bytes, frag_index: int) -> list[Row]:
+def _handshake(kind: PacketType, data: bytes, frag_index: int, opened: bytes | None) -> list[Row]:
     if kind is PacketType.ATTEST:
         rows = [*_fields(data, HEADER_BYTES, _ATTEST)]
         offset = ATTEST_REPEATED_BYTES
         if frag_index == 0:
             rows += _fields(data, offset, (("edge_token", 8), ("e_E", 32)))
             offset += 40
-        return rows + _rest(data, offset, "sealed to the validator")
+        return rows + _body(kind, data, offset, opened)
     clear = kind is PacketType.REJECT and len(data) == BARE_REJECT_BYTES
     if kind in (PacketType.ACCEPT, PacketType.REJECT) and not clear:
         rows = [] if frag_index else [*_fields(data, HEADER_BYTES, (("e_V", 32),))]
-        return rows + _rest(data, HEADER_BYTES + 32 * len(rows), "sealed to the edge")
+        return rows + _body(kind, data, HEADER_BYTES + 32 * len(rows), opened)
     payload = {PacketType.HELLO: _HELLO, PacketType.CHALLENGE: _CHALLENGE}.get(kind, _REJECT)
     rows = [*_fields(data, HEADER_BYTES, (*_BODY, *payload))]
     end = PREFIX_BYTES + sum(size for _, size in payload)
@@ -200,6 +216,22 @@ def _handshake(kind: PacketType, data: bytes, frag_index: int) -> list[Row]:
         rows += _fields(data, end, (("padding", padding), ("mac1", TAG_BYTES)))
         end = DATAGRAM_BYTES
     return rows + _rest(data, end, "too many")
+
+
+def _body(kind: PacketType, data: bytes, offset: int, opened: bytes | None) -> list[Row]:
+    """Return the rows of what a handshake seals: an ML-KEM half in suite 2, then the body."""
+    if opened is None:
+        whom = "the validator" if kind is PacketType.ATTEST else "the edge"
+        return _rest(data, offset, f"sealed to {whom}")
+    start = len(data) - TAG_BYTES - len(opened)
+    fields = {PacketType.ATTEST: _ATTEST_BODY, PacketType.ACCEPT: _ACCEPT_BODY}.get(kind, _REJECT)
+    inner = list(_fields(opened, 0, (*_BODY, *fields)))
+    inner += _rest(opened, sum(row.length for row in inner), "padding")
+    return [
+        *_rest(data[:start], offset, "sealed ML-KEM half"),
+        *(row._replace(offset=row.offset + start) for row in inner),
+        *_rest(data, start + len(opened), "tag"),
+    ]
 
 
 def _session(header: Header, data: bytes, opened: bytes | None) -> list[Row]:

@@ -324,6 +324,7 @@ class Dial:
         self, header: Header, attempt: _Attempt, message: bytes, now: Instant
     ) -> Accepted | Rejected:
         state, plain = attempt.exchange.read(message)
+        self._seams.note_handshake(message, state)
         if header.kind is PacketType.REJECT:
             code, retry_after_s = decode_rejection(decode_body(plain)[1])
             wait = max(self._config.rejected_wait_us, retry_after_s * SECOND)
@@ -401,7 +402,9 @@ class Dial:
             self._identity.signer.sign(statement),
             self._continuing,
         )
-        attempt.datagrams = split_message(exchange.write(body), ATTEST_REPEATED_BYTES)
+        message = exchange.write(body)
+        self._seams.note_handshake(message, exchange.state)
+        attempt.datagrams = split_message(message, ATTEST_REPEATED_BYTES)
         return attempt
 
     def _send_attests(self, attempts: list[_Attempt], now: Instant) -> list[Transmit]:

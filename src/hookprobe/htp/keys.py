@@ -9,8 +9,8 @@ EV is the direction from the dialling end (E) to the answering end (V).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256, shake_256
+from typing import NamedTuple
 
 from hookprobe.crypto.agreement import expand_keys, mac_short
 from hookprobe.crypto.noise import SymmetricState
@@ -20,8 +20,7 @@ KEY_ID_BYTES = 8
 RESET_TOKEN_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SessionKeys:
+class SessionKeys(NamedTuple):
     """The output of the key schedule; `transcript` is h, public but unique to the session."""
 
     dialler_key: bytes
@@ -30,6 +29,9 @@ class SessionKeys:
     answerer_salt: bytes
     exporter: bytes
     transcript: bytes
+
+    def __repr__(self) -> str:
+        return "SessionKeys(secret)"  # a tuple would show them
 
 
 def derive_session_keys(

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Touched: TypeAlias = dict[NodeId, QuickLink]
 ReceiveOne: TypeAlias = Callable[[bytes, Address, Instant, Touched], list[Effect]]
 
-TRIES_MAX = 4  # links looked at for each one that is too many
+TRIES_MAX = 4  # links looked at for each one that has woken, and at every turn
 
 
 class Links(Mapping[NodeId, QuickLink]):
@@ -36,7 +36,7 @@ class Links(Mapping[NodeId, QuickLink]):
         ciphers: The endpoint's cipher objects.
     """
 
-    __slots__ = ("_awake", "_awake_max", "_ciphers", "_resting", "_table", "_tools")
+    __slots__ = ("_awake", "_awake_max", "_ciphers", "_resting", "_table", "_tools", "_woken")
 
     def __init__(self, table: SessionTable, tools: LinkTools, ciphers: CipherCache) -> None:
         self._table = table
@@ -45,6 +45,7 @@ class Links(Mapping[NodeId, QuickLink]):
         self._ciphers = ciphers
         self._awake: OrderedDict[NodeId, QuickLink] = OrderedDict()
         self._resting: dict[NodeId, Frozen] = {}
+        self._woken = 0
         table.wake = self._wake
 
     def __len__(self) -> int:
@@ -79,6 +80,7 @@ class Links(Mapping[NodeId, QuickLink]):
 
     def add(self, link: QuickLink) -> None:
         """Take in a link, in place of any other of that peer."""
+        self._woken += 1
         self._awake[link.peer] = link
 
     def remove(self, link: QuickLink) -> None:
@@ -146,15 +148,18 @@ class Links(Mapping[NodeId, QuickLink]):
 
     def _wake(self, peer: NodeId) -> QuickLink:
         link = QuickLink.thaw(self._resting.pop(peer), self._tools, self._ciphers)
+        self._woken += 1
         self._awake[peer] = link
         self._table.rouse(link.session)
         return link
 
     def settle(self) -> None:
-        """Put links to rest, the one awake longest first, until few enough are awake."""
-        if len(self._awake) <= self._awake_max:
-            return
-        tries = (len(self._awake) - self._awake_max) * TRIES_MAX
+        """Put links to rest, the one awake longest first, until few enough are awake.
+
+        More links may be unable to rest than may be awake, for half a minute after their keys were
+        renewed for instance; to look at all of them again at every turn would cost more than they.
+        """
+        tries, self._woken = (self._woken + 1) * TRIES_MAX, 0
         while tries > 0 and len(self._awake) > self._awake_max:
             tries -= 1
             peer, link = self._awake.popitem(last=False)

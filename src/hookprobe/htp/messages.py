@@ -5,7 +5,6 @@ packets are met here after they were opened, so a bad one is the fault of an aut
 """
 
 import struct
-from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2s, sha256
 from typing import NamedTuple
@@ -41,11 +40,16 @@ _HEARTBEAT = struct.Struct(">8sIBBBH")
 _BEAT = struct.Struct(">64sI8sIBBBH")  # the whole body, resonance and length in front
 _ACK = struct.Struct(">QIIIHHBB8sI")
 _HELLO = struct.Struct(">32s8sHHH8s")
+_HELLO_BODY = struct.Struct(">64sI32s8sHHH8s")
 _CHALLENGE = struct.Struct(">16sHH")
+_CHALLENGE_BODY = struct.Struct(">64sI16sHH")
 _ATTEST = struct.Struct(">64sI32s64s64sQ")
-_ATTEST_PAYLOAD_BYTES = _ATTEST.size - RESONANCE_BYTES - 4
+ATTEST_PAYLOAD_BYTES = _ATTEST.size - RESONANCE_BYTES - 4
 _ACCEPT = struct.Struct(">32s8s16sHHIHQ")
+_ACCEPT_BODY = struct.Struct(">64sI32s8s16sHHIHQ")
 _MAC1_OFFSET = DATAGRAM_BYTES - MAC_BYTES
+_HELLO_END = HEADER_BYTES + _HELLO_BODY.size
+_HELLO_PADDING = bytes(_MAC1_OFFSET - _HELLO_END)
 _ACK_FLAGS_KNOWN = 7
 
 ACK_REATTEST = 1
@@ -92,16 +96,17 @@ def decode_hello(header: Header, data: bytes) -> Hello:
     check_handshake_header(header, 0)
     if header.flow_token != ZERO_TOKEN or header.frag_last:
         raise MalformedError("HELLO: flow token or fragment fields in use")
-    resonance, payload = decode_body(data[HEADER_BYTES:_MAC1_OFFSET])
+    resonance, size, *fields = _HELLO_BODY.unpack_from(data, HEADER_BYTES)
     if resonance != ZERO_RESONANCE:
         raise MalformedError("HELLO: resonance field in use")
-    if len(payload) != _HELLO.size:
-        raise MalformedError(f"HELLO: {len(payload)} bytes, want {_HELLO.size}")
-    return Hello(*_HELLO.unpack(payload))
+    if size != _HELLO.size:
+        raise MalformedError(f"HELLO: {size} bytes, want {_HELLO.size}")
+    if data[_HELLO_END:_MAC1_OFFSET] != _HELLO_PADDING:
+        raise MalformedError("packet: padding is not zero")
+    return Hello(*fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(NamedTuple):
     """The stateless answer to a HELLO."""
 
     edge_token: bytes
@@ -110,9 +115,8 @@ class Challenge:
     suite: int
 
     def encode(self) -> bytes:
-        payload = _CHALLENGE.pack(self.cookie, self.generation, self.suite)
         header = encode_header(PacketType.CHALLENGE, 0, 0, self.edge_token, 0, 0)
-        return header + encode_body(ZERO_RESONANCE, payload)
+        return header + _CHALLENGE_BODY.pack(ZERO_RESONANCE, _CHALLENGE.size, *self[1:])
 
 
 def _clear_payload(header: Header, data: bytes, size: int, sequence: int) -> Reader:
@@ -185,7 +189,7 @@ class AttestBody(NamedTuple):
         node = pack_node_id(self.node)
         return _ATTEST.pack(
             self.resonance,
-            _ATTEST_PAYLOAD_BYTES,
+            ATTEST_PAYLOAD_BYTES,
             node,
             self.fingerprint,
             self.signature,
@@ -198,8 +202,8 @@ def decode_attest_body(plain: bytes) -> AttestBody:
     if len(plain) != _ATTEST.size:
         raise MalformedError(f"ATTEST: body of {len(plain)} bytes, want {_ATTEST.size}")
     resonance, size, node, fingerprint, signature, capabilities = _ATTEST.unpack(plain)
-    if size != _ATTEST_PAYLOAD_BYTES:
-        raise MalformedError(f"ATTEST: {size} bytes, want {_ATTEST_PAYLOAD_BYTES}")
+    if size != ATTEST_PAYLOAD_BYTES:
+        raise MalformedError(f"ATTEST: {size} bytes, want {ATTEST_PAYLOAD_BYTES}")
     return AttestBody(resonance, unpack_node_id(node), fingerprint, signature, capabilities)
 
 
@@ -217,7 +221,7 @@ class AcceptBody(NamedTuple):
     unix_ms: int
 
     def encode(self) -> bytes:
-        return encode_body(self.resonance, _ACCEPT.pack(*self[1:]))
+        return _ACCEPT_BODY.pack(self.resonance, _ACCEPT.size, *self[1:])
 
 
 def decode_accept_body(plain: bytes) -> AcceptBody:

@@ -218,6 +218,7 @@ class Responder:
             body = decode_attest_body(exchange.body)
         except RemoteError:
             return [Dropped(DropReason.HANDSHAKE)], None
+        self._tools.seams.note_handshake(message, exchange.state)
         return self._decide(_Case(exchange, body, cookie, expires), address, now)
 
     def _assemble(self, header: Header, data: bytes, cookie: bytes, now: Instant) -> bytes | None:
@@ -310,6 +311,7 @@ class Responder:
             )
         except RemoteError:
             return [Dropped(DropReason.HANDSHAKE)], None
+        self._tools.seams.note_handshake(message, state)
         keys = derive_session_keys(state, body.secret_seed, case.body.fingerprint)
         names = SessionNames(
             case.body.node, False, token, case.exchange.edge_token, b"", case.exchange.suite
@@ -329,9 +331,10 @@ class Responder:
         body = encode_body(ZERO_RESONANCE, encode_rejection(code, retry_s))
         ephemeral = AgreementKey(self._tools.entropy.draw(X25519_BYTES, now))
         try:
-            _, message = case.exchange.answer(header, ephemeral, self._tools.seams.kem, body)
+            state, message = case.exchange.answer(header, ephemeral, self._tools.seams.kem, body)
         except RemoteError:
             return [Dropped(DropReason.HANDSHAKE)]
+        self._tools.seams.note_handshake(message, state)
         return self._send(case, message, address, now)
 
     def _send(self, case: _Case, message: bytes, address: Address, now: Instant) -> list[Effect]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from hookprobe.crypto.agreement import AgreementKey, Kem
+from hookprobe.crypto.noise import SymmetricState
 from hookprobe.crypto.signing import SignatureScheme, Signer
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
@@ -116,6 +117,10 @@ class LocalIdentity:
 class KeyLog(Protocol):
     """Where keys are written down, if an operator ordered that."""
 
+    def note_handshake(self, message: bytes, key: bytes, nonce: bytes, transcript: bytes) -> None:
+        """Take what opens the body of a whole ATTEST, ACCEPT or sealed REJECT."""
+        ...
+
     def note(self, token: bytes, key: bytes, salt: bytes) -> None:
         """Take the key of session packets that carry `token`."""
         ...
@@ -132,6 +137,11 @@ class Seams:
     kem: Kem
     trust: TrustSource = field(default_factory=FullTrust)
     keylog: KeyLog | None = None
+
+    def note_handshake(self, message: bytes, state: SymmetricState) -> None:
+        """Write down what opens the message that `state` sealed or opened last, if ordered."""
+        if self.keylog is not None:
+            self.keylog.note_handshake(message, *state.terms())
 
 
 class LinkTools(NamedTuple):

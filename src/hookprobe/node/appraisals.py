@@ -31,6 +31,7 @@ from hookprobe.neuro.certificate import ResonanceCertificate
 from hookprobe.neuro.messages import Kind
 from hookprobe.neuro.trust import FULL_BP
 from hookprobe.neuro.verdict import Verdict
+from hookprobe.node.doubts import ASTRAY, EXPIRED, UNCERTIFIED, Doubt, doubt_of_score
 from hookprobe.node.host import Effect
 from hookprobe.node.observations import MessageRefused, ReportRefused, StandingChanged
 from hookprobe.node.rooms import Regrade, RoomEffect
@@ -152,6 +153,18 @@ class Appraisals:
             return ATTESTING_FROM
         score = scaled(entry.word.trust)
         return score if self.count(node, now) is Count.YES else min(score, FULL_FROM - 1)
+
+    def doubt(self, node: NodeId, now: Instant) -> Doubt | None:
+        """Return what is held against a device; None: nothing, or it is none."""
+        device, entry = self._devices.get(node), self._entries.get(node)
+        if device is None or device.role != "edge":
+            return None
+        if entry is None:
+            return UNCERTIFIED
+        count = self.count(node, now)
+        if count is not Count.YES:
+            return EXPIRED if count is Count.STALE else ASTRAY
+        return doubt_of_score("its certificate gives", entry.word.trust)
 
     def rows(self, now: Instant) -> list[tuple[NodeId, Count, int, str]]:
         """Return (device, count, trust in basis points, attestation) of all edges, sorted."""

@@ -22,21 +22,17 @@ from hookprobe.detection.stream import LineSkipped
 from hookprobe.dsm.chain import Event
 from hookprobe.dsm.edge import EdgeLedger
 from hookprobe.dsm.store import Persist, StoreReader, Write
-from hookprobe.htp.effects import Address
 from hookprobe.htp.messages import Vitals
-from hookprobe.htp.meters import SessionMeter
-from hookprobe.htp.path import Received
-from hookprobe.htp.traffic import Chunks
 from hookprobe.neuro.attester import Reading
 from hookprobe.neuro.messages import Place as RecordPlace
 from hookprobe.neuro.quote_documents import QuoteAnswer
 from hookprobe.node.attestation import Attestation
 from hookprobe.node.casebook import EVENT_TYPE, Case, Casebook
 from hookprobe.node.host import Effect
+from hookprobe.node.linked import LinkedNode
 from hookprobe.node.links import MeshLinks
 from hookprobe.node.rooms import carried
 from hookprobe.node.sensors import Place, SensorFeed
-from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
 
 KEEP_EVERY_US = SECOND
@@ -54,7 +50,7 @@ class DetectionParts:
         return "DetectionParts()"
 
 
-class EdgeNode:
+class EdgeNode(LinkedNode):
     """Composition of detection, ledger and links; see `node.build.build_edge`.
 
     Args:
@@ -73,19 +69,14 @@ class EdgeNode:
         detection: DetectionParts,
         attestation: Attestation | None = None,
     ) -> None:
+        super().__init__(links)
         self.ledger = ledger
         self.attestation = attestation
-        self._links = links
         self._feeds = feeds
         self._tenant_key = detection.tenant_key
         self._casebook = Casebook(detection.reader)
         self._detection = Detection(detection.config, self._keyed, self._casebook.keys())
         self._keep_at = Instant(0)
-
-    @property
-    def peers(self) -> tuple[NodeId, ...]:
-        """The validators with a live session, sorted."""
-        return self._links.peers
 
     def counts(self) -> Counts:
         """Return what went through the detectors."""
@@ -99,31 +90,9 @@ class EdgeNode:
         """Read a sensor file from a place of the host's choice: one never followed before."""
         self._feeds[path].begin_at(place)
 
-    def start(self, now: Instant) -> list[Effect]:
-        return self._links.start(now)
-
-    def receive_datagram(self, data: bytes, address: Address, now: Instant) -> list[Effect]:
-        return self._told(self._links.receive_datagram(data, address, now))
-
-    def receive_batch(self, received: Received, now: Instant) -> list[Effect]:
-        return self._told(self._links.receive_batch(received, now))
-
-    def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
-        return self._told(self._links.send_file(peer, data, now))
-
     def receive_battery(self, percent: int) -> None:
         """Tell peers in heartbeats what the host runs on: its charge, 255 on mains."""
         self._links.report(Vitals(battery=percent))
-
-    def sessions(self, now: Instant) -> list[SessionMeter]:
-        """Return what each session has done, sorted by peer."""
-        return self._links.sessions(now)
-
-    def chunk_room(self, peer: NodeId) -> int:
-        return self._links.chunk_room(peer)
-
-    def send_chunks(self, peer: NodeId, chunks: Chunks, now: Instant) -> list[Effect]:
-        return self._told(self._links.send_chunks(peer, chunks, now))
 
     def receive_reading(self, reading: Reading, now: Instant) -> list[Effect]:
         """Take what the host measured, as `MeasureHost` asked."""
@@ -192,11 +161,11 @@ class EdgeNode:
         ]
 
     def next_timeout(self) -> Instant | None:
-        due = (self._links.next_timeout(), self._detection.next_timeout())
+        due = (super().next_timeout(), self._detection.next_timeout())
         return min((at for at in due if at is not None), default=None)
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
-        effects = self._told(self._links.handle_timeout(now))
+        effects = super().handle_timeout(now)
         effects += self._react(self._detection.handle_timeout(now), now)
         return effects + self._keep_place(now)
 

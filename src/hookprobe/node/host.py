@@ -18,6 +18,7 @@ from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.path import Received
 from hookprobe.htp.traffic import Chunks
 from hookprobe.neuro.effects import HostRequest
+from hookprobe.node.doubts import Doubt
 from hookprobe.node.observations import Observation
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
@@ -49,6 +50,9 @@ class FileNode(Node, Protocol):
 
     def sessions(self, now: Instant) -> list[SessionMeter]:
         """Return what each session has done, sorted by peer."""
+
+    def doubt(self, peer: NodeId, now: Instant) -> Doubt | None:
+        """Return what this node holds against a peer that dialled it; None if nothing."""
 
     def send_file(self, peer: NodeId, data: bytes, now: Instant) -> list[Effect]:
         """Send a message of the host's file transfers; `SendRefused` if there is no room."""

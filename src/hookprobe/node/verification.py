@@ -48,6 +48,7 @@ from hookprobe.neuro.trust import START_BP, Trust
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.neuro.verifier import Verifier
 from hookprobe.node.appraisals import FINGERPRINTS_KNOWN_MAX, scaled
+from hookprobe.node.doubts import Doubt, doubt_of_score
 from hookprobe.node.observations import (
     CloneSuspected,
     CommitmentOpened,
@@ -286,6 +287,12 @@ class Verification:
             return FULL_TRUST
         level = self._verifier.standing(node).trust.level(now)
         return max(ATTESTING_FROM, scaled(level))
+
+    def doubt(self, node: NodeId, now: Instant) -> Doubt | None:
+        """Return what is held against a device; None: nothing, or it is none."""
+        if node not in self._host.grants:
+            return None
+        return doubt_of_score("this verifier gives", self._verifier.standing(node).trust.level(now))
 
     def is_connected(self, node: NodeId) -> bool:
         return node in self._connected

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hookprobe.config.load import Config
 from hookprobe.errors import HostError
-from hookprobe.htp.keylog import KEYLOG_MAX_BYTES, NOTICE, format_line
+from hookprobe.htp.keylog import KEYLOG_MAX_BYTES, NOTICE, format_handshake, format_line
 from hookprobe.runtime.logs import JsonLog, Level
 
 
@@ -49,6 +49,10 @@ class KeyLogFile:
     def note(self, token: bytes, key: bytes, salt: bytes) -> None:
         """Write the key of packets that carry `token`."""
         self._write(format_line(token, key, salt))
+
+    def note_handshake(self, message: bytes, key: bytes, nonce: bytes, transcript: bytes) -> None:
+        """Write what opens the body of a handshake message."""
+        self._write(format_handshake(message, key, nonce, transcript))
 
     def _write(self, text: str) -> None:
         if self._size + len(text) <= KEYLOG_MAX_BYTES:

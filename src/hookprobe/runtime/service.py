@@ -260,7 +260,7 @@ def _join(
     outside.failed = log.failed
     socket = UdpSocket(listening_of(config))
     carrier = _FileCarrier(node, clock)
-    files = FileService(carrier, *_file_settings(config), clock)
+    files = FileService(carrier, *_file_settings(config), clock, node.doubt)
     observers = [log.report, board.report, files.report, outside.report]
     device = None
     if isinstance(node, EdgeNode) and built.machine is not None:

@@ -114,7 +114,7 @@ def test_03_a_challenge_relay_ends_at_the_cookie_and_at_the_signature() -> None:
     (edge_hello,) = sent(edge.endpoint.connect(rogue.pin(), world.now))
     (mine,) = sent(rogue.endpoint.receive_datagram(edge_hello, edge.address, world.now))
     token = decode_header(mine).flow_token
-    relayed = replace(true_cookie, edge_token=token, suite=SUITE_CLASSICAL)
+    relayed = true_cookie._replace(edge_token=token, suite=SUITE_CLASSICAL)
     (attest,) = sent(edge.endpoint.receive_datagram(relayed.encode(), rogue.address, world.now))
     # Verbatim: the cookie belongs to the rogue's HELLO, not to the edge's.
     verbatim = validator.endpoint.receive_datagram(attest, rogue.address, world.now)
@@ -251,7 +251,7 @@ def test_07_a_suite_that_was_not_offered_is_not_taken() -> None:
     world, edge, validator = unconnected()
     (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
     (challenge,) = sent(validator.endpoint.receive_datagram(hello, edge.address, world.now))
-    forged = replace(decode_challenge(decode_header(challenge), challenge), suite=SUITE_CLASSICAL)
+    forged = decode_challenge(decode_header(challenge), challenge)._replace(suite=SUITE_CLASSICAL)
     effects = edge.endpoint.receive_datagram(forged.encode(), validator.address, world.now)
     assert drop_reasons(effects) == [DropReason.MALFORMED]
 

@@ -1,8 +1,10 @@
-"""Many sessions for long: what an answering end holds does not grow."""
+"""Many sessions for long: what an answering end holds does not grow.
 
-from pathlib import Path
+With a hundred thousand sessions it is `python -m tests.soak_sessions`.
+"""
 
 import pytest
+from tests.soak_sessions import Fleet, resident
 from tests.unit.htp.htp_pair import START, Book, Host
 
 from hookprobe.htp.config import SUITE_CLASSICAL, HtpConfig
@@ -10,11 +12,6 @@ from hookprobe.htp.effects import Address, Effect, Transmit
 from hookprobe.wire.instant import SECOND, Instant
 
 SESSIONS, ROUNDS, WARM = 4_000, 16, 4
-PAGE_BYTES = 4096
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
 
 
 def exchange(edge: Host, validator: Host, effects: list[Effect], now: Instant) -> None:
@@ -53,3 +50,18 @@ def test_47_thousands_of_sessions_speak_for_long_and_memory_does_not_grow() -> N
     assert sent >= ROUNDS, "each of them spoke in every round"
     grown = sizes[-1] - sizes[WARM]
     assert grown < SESSIONS * 400, f"{grown} bytes in {ROUNDS - WARM} rounds"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_47_edges_come_and_go_and_every_table_stays_within_its_bound() -> None:
+    fleet = Fleet(300, loss=5, seed=47, rekey_minutes=5)
+    fleet.fill()
+    for _ in range(8):
+        fleet.minute()
+    assert fleet.faults() == []
+    told = fleet.told
+    assert told["validator SessionRenewed"] >= 200
+    assert told["validator MessageReceived"] == told["sent"] > 400
+    for reason in ("closed_by_peer", "idle", "replaced"):
+        assert told[f"validator SessionDown {reason}"] >= 5

@@ -29,6 +29,7 @@ from hookprobe.neuro.manifest import Manifest
 from hookprobe.neuro.messages import Kind, Place
 from hookprobe.neuro.verdict import Verdict
 from hookprobe.node.appraisals import Count
+from hookprobe.node.doubts import ASTRAY, EXPIRED, UNCERTIFIED
 from hookprobe.node.observations import (
     CommitmentOpened,
     MessageRefused,
@@ -37,7 +38,7 @@ from hookprobe.node.observations import (
 )
 from hookprobe.node.resonance import BlockProof, ProofFound, device_state
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, MINUTE, SECOND, Duration, Instant
+from hookprobe.wire.instant import HOUR, MILLISECOND, MINUTE, SECOND, Duration, Instant
 
 EDGE = NodeId("edge-a")
 WATCHED = "validator-1"
@@ -134,6 +135,25 @@ def test_a_tampered_device_is_seen_by_edge_validator_and_operator_and_stops_coun
     mesh.run(6)
     assert count_at(mesh) is Count.YES
     assert accepted(mesh) > before, "what was held back is not lost"
+
+
+def test_a_node_names_what_it_holds_against_a_device() -> None:
+    mesh = MemoryMesh(("edge-a",), verified=True)
+    assert mesh.hosts[WATCHED].validator.doubt(EDGE, mesh.now) is UNCERTIFIED
+    mesh = started()
+    validator, verifier = mesh.hosts[WATCHED].validator, mesh.hosts[VERIFIER].verifier
+    assert validator.doubt(EDGE, mesh.now) is None
+    assert verifier.doubt(EDGE, mesh.now) is None
+    assert validator.doubt(EDGE, Instant(mesh.now + 9 * HOUR)) is EXPIRED
+    assert validator.doubt(NodeId(VERIFIER), mesh.now) is None, "no device"
+    assert verifier.doubt(NodeId(WATCHED), mesh.now) is None
+    mesh.hosts["edge-a"].disk.measured = EVIL
+    mesh.run(2)
+    assert validator.doubt(EDGE, mesh.now) is ASTRAY
+    doubt = verifier.doubt(EDGE, mesh.now)
+    assert doubt is not None
+    assert doubt.reason.startswith("this verifier gives it a trust of ")
+    assert doubt.reason.endswith(" %, 60 % are wanted")
 
 
 def test_an_approved_update_keeps_counting() -> None:

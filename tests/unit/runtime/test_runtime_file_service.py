@@ -21,6 +21,7 @@ from hookprobe.htp.effects import (
     MessageReceived,
     SessionDown,
     SessionUp,
+    TrustReported,
 )
 from hookprobe.htp.transfer_codec import (
     FileError,
@@ -29,13 +30,15 @@ from hookprobe.htp.transfer_codec import (
     FileOperation,
     FileRefusedError,
 )
-from hookprobe.htp.trust import Level
+from hookprobe.htp.trust import FULL_FROM, Level
+from hookprobe.node.doubts import ASTRAY, EXPIRED, UNCERTIFIED, Doubt, doubt_of_score
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.file_pump import Room
 from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.file_transfer import HTPFileTransfer, WriteTarget
 from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import Instant
 
 EDGE, VALIDATOR = NodeId("edge-1"), NodeId("validator-1")
 LIMITS = StoreLimits(64 << 20, extensions=(".txt", ".bin"))
@@ -222,12 +225,45 @@ def test_peers_have_a_folder_each_and_none_where_none_is_served(tmp_path: Path) 
 def test_without_the_trust_that_files_need_nobody_waits_for_an_answer(tmp_path: Path) -> None:
     async def story(wire: Wire) -> None:
         wire.edge.report(LevelChanged(VALIDATOR, Level.ATTESTING))
-        with pytest.raises(UnavailableError, match="does not permit files yet"):
+        wire.edge.report(TrustReported(VALIDATOR, FULL_FROM - 1))
+        with pytest.raises(UnavailableError, match="trusts this node with 59 %, files need 60 %"):
             wire.transfer()
         wire.edge.report(LevelChanged(VALIDATOR, Level.FULL))
         await wire.transfer().create("a.txt", b"x")
 
     play(tmp_path, story)
+
+
+SCORED = doubt_of_score("this verifier gives", 5_999)
+
+
+@pytest.mark.parametrize("doubt", [UNCERTIFIED, EXPIRED, ASTRAY, SCORED])
+def test_who_refuses_a_device_says_what_is_held_against_it(tmp_path: Path, doubt: Doubt) -> None:
+    asked: list[tuple[NodeId, Instant]] = []
+
+    def held(peer: NodeId, now: Instant) -> Doubt | None:
+        asked.append((peer, now))
+        return doubt
+
+    async def story(wire: Wire) -> None:
+        end = WireEnd(wire, VALIDATOR, EDGE)
+        service = FileService(end, tmp_path, LIMITS, Clock(), held)
+        service.report(SessionUp(EDGE, Address("192.0.2.2", 1), False, 2))
+        service.report(LevelChanged(EDGE, Level.ATTESTING))
+        with pytest.raises(UnavailableError) as caught:
+            service.session(EDGE)
+        assert caught.value.message == f"{EDGE} may not move files: {doubt.reason}"
+        assert caught.value.hint == doubt.hint
+
+    play(tmp_path, story)
+    assert [peer for peer, _ in asked] == [EDGE]
+
+
+def test_a_score_that_suffices_is_no_doubt() -> None:
+    assert doubt_of_score("its certificate gives", 6_000) is None
+    doubt = doubt_of_score("its certificate gives", 5_999)
+    assert doubt is not None
+    assert doubt.reason == "its certificate gives it a trust of 59 %, 60 % are wanted"
 
 
 def test_attack_33_paths_are_refused_at_both_ends(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.unit.htp.test_htp_keylog import bodies, noted
 
 from hookprobe.cli.inspect import inspect
 from hookprobe.config.load import load
@@ -99,6 +100,22 @@ def test_inspect_opens_packets_with_a_key_log(tmp_path: Path) -> None:
     done = CliRunner().invoke(inspect, [digits, "--keys", str(path), "--json"])
     assert done.exit_code == 0
     assert "none of its 1 keys opens this packet" in done.output
+
+
+def test_inspect_opens_handshakes_with_a_key_log(tmp_path: Path) -> None:
+    world, _, _, pages = noted("validator")
+    (attest,) = bodies(world, PacketType.ATTEST)
+    path = tmp_path / "keys.txt"
+    path.touch(0o600)
+    path.write_text(pages.text)
+    words = ["--keys", str(path), "--json"]
+    done = CliRunner().invoke(inspect, [attest.hex(), *words])
+    assert {row["field"]: row["value"] for row in json.loads(done.output)}["node_id"] == "edge-1"
+    done = CliRunner().invoke(inspect, [attest.hex()[:-2] + "00", *words])
+    assert "keys opens this packet" in done.output
+    assert "edge-1" not in done.output
+    path.chmod(0o644)
+    assert CliRunner().invoke(inspect, [attest.hex(), *words]).exit_code != 0
 
 
 @pytest.mark.slow
