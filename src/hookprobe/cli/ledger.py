@@ -62,6 +62,7 @@ def fsck(path: Path | None, form: str | None) -> None:
     terms = _terms(settings)
     ledger = open_store(place_of(settings), read_only=True)
     try:
+        ledger.check_pages()
         audit = check_ledger(terms.genesis, terms.court, ledger, terms.retention)
     finally:
         ledger.close()
