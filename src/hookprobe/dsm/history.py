@@ -22,6 +22,7 @@ from hookprobe.dsm.checkpoint import (
 )
 from hookprobe.dsm.court import Court
 from hookprobe.dsm.cut import median_timestamp
+from hookprobe.dsm.dead_keys import KeyUse
 from hookprobe.dsm.genesis import Genesis
 from hookprobe.dsm.governance import Act
 from hookprobe.dsm.misbehaviour import EVIDENCE_AGE_US, Fault, Verdict
@@ -62,7 +63,13 @@ class History:
         self.roll = Roll(court)
         self._start_ms = genesis.start // MILLISECOND
         self._age = genesis.epochs_in(EVIDENCE_AGE_US)
-        self.registry = Registry(court, reader, dev=genesis.dev, patience_epochs=self._age)
+        self.registry = Registry(
+            court,
+            reader,
+            dev=genesis.dev,
+            patience_epochs=self._age,
+            by_key=genesis.version >= 2,
+        )
         self.next_epoch = 0
         self.last_hash = NO_CHECKPOINT
         self.last_timestamp_ms = 0
@@ -203,9 +210,11 @@ class History:
         key = final.checkpoint.header.epoch.to_bytes(8, "big")
         return [(Table.CHANGES, key, change.encode())]
 
-    def read_registry(self, acts: Sequence[Act], offenders: Sequence[str]) -> list[Write]:
+    def read_registry(
+        self, acts: Sequence[Act], offenders: Sequence[str], uses: Sequence[KeyUse]
+    ) -> list[Write]:
         """Let the registry read the next epoch that it has not read."""
-        writes = self.registry.read(acts, offenders)
+        writes = self.registry.read(acts, offenders, uses)
         known = self.roll.at(self.registry.next_epoch)
         assert self.registry.current.hash == known.hash, "the registry disagrees with the headers"
         return writes
