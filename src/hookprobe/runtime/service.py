@@ -75,7 +75,7 @@ from hookprobe.runtime.record_desk import RecordDesk
 from hookprobe.runtime.supervision import Supervisor, stop_event
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
-from hookprobe.runtime.validator_desk import ValidatorDesk
+from hookprobe.runtime.validator_desk import Admission, ValidatorDesk
 from hookprobe.runtime.verifier_desk import VerifierDesk
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Duration, Instant
@@ -269,7 +269,7 @@ def _join(
         publisher = _publisher(node, config, folder, kept[0])
         board.pending = partial(pending_of, node.ledger)
         observers.append(publisher.report)
-    name, desk = _desk_of(node, (genesis.ca_keys, publisher), clock)
+    name, desk = _desk_of(node, (genesis.ca_keys, publisher, _admission(config)), clock)
     if isinstance(desk, VerifierDesk):
         observers.append(desk.report)
     trace = open_trace(config, clock)
@@ -299,18 +299,23 @@ def _publisher(
     return LogPublisher(log, Ed25519Signer(folder.secrets.signing))
 
 
+def _admission(config: Config) -> Admission:
+    keys = config.texts("dsm.validator.tpm_keys")
+    return Admission(tuple(keys), config.flag("dsm.validator.require_tpm"))
+
+
 def _desk_of(
-    node: FileNode, parts: tuple[Sequence[bytes], LogPublisher | None], clock: Clock
+    node: FileNode, parts: tuple[Sequence[bytes], LogPublisher | None, Admission], clock: Clock
 ) -> tuple[str, RecordDesk | VerifierDesk | ValidatorDesk]:
     """Return what takes an operator's orders for this kind of node, and its socket's name."""
-    ca_keys, publisher = parts
+    ca_keys, publisher, admission = parts
     match node:
         case EdgeNode():
             return record_desk.SOCKET_FILE, RecordDesk(node, clock)
         case VerifierNode():
             return verifier_desk.SOCKET_FILE, VerifierDesk(node, ca_keys, clock)
         case ValidatorNode() if publisher is not None:
-            return validator_desk.SOCKET_FILE, ValidatorDesk(node, publisher, clock)
+            return validator_desk.SOCKET_FILE, ValidatorDesk(node, publisher, clock, admission)
         case _:
             raise LocalError(f"no orders are known for a {type(node).__name__}")
 
