@@ -7,7 +7,7 @@ ARGS ?=
 RUN = @$(PYTHON) bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint fix unit test sim fuzz bench docs fresh lock clean
+.PHONY: help demo lint fix unit test sim fuzz bench docs fresh services lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,6 +30,8 @@ bench: ## benchmarks as ratios, written to docs/benchmarks.md
 	$(RUN) bench
 docs: ## build the documentation into build/site
 	$(RUN) docs
+services: ## the systemd units in a booted machine (needs root)
+	$(RUN) services
 fresh: ## both README commands in a minimal Debian root (needs root)
 	$(RUN) fresh
 lock: ## renew the hashed lock files (needs uv)

@@ -146,13 +146,18 @@ def fresh(*_: str) -> None:
     run(["bash", str(ROOT / "tests" / "fresh" / "run.sh")])
 
 
+def services(*_: str) -> None:
+    """The units of deploy/systemd under a real systemd (root and systemd-nspawn needed)."""
+    run(["bash", str(ROOT / "tests" / "systemd" / "run.sh")])
+
+
 def clean(*_: str) -> None:
     """Remove everything that is not source."""
     for name in (".venv", "build", "demo", ".mypy_cache", ".ruff_cache", ".hypothesis"):
         shutil.rmtree(ROOT / name, ignore_errors=True)
 
 
-TASKS = (demo, lint, fix, unit, test, sim, fuzz, bench, docs, fresh, clean)
+TASKS = (demo, lint, fix, unit, test, sim, fuzz, bench, docs, fresh, services, clean)
 
 
 def main(arguments: list[str]) -> None:

@@ -3,7 +3,7 @@
 Suricata (for `hookprobe replay FILE.pcap`) is in Debian's backports suite for Debian 12 and in the
 main suite from Debian 13 on; systemd-analyze reads the units that we ship. As root this asks
 apt-get, with a source list of its own that is removed again; nothing else on the machine changes.
-PostgreSQL and Redis are started and stopped by the tests that need them (`tests/servers.py`).
+PostgreSQL, Redis and Prometheus are started and stopped by the tests that need them.
 swtpm and what compiles tpm2-pytss come from the main suite; tpm2-pytss goes into the virtual
 environment, from its hashed lock file.
 """
@@ -28,6 +28,7 @@ PROGRAMS = {  # program: Debian packages
     "gcc": ("gcc", "libc6-dev"),
     "initdb": ("postgresql",),
     "redis-server": ("redis-server",),
+    "prometheus": ("prometheus",),
 }
 COMPILING = ("gcc", "libc6-dev", "libtss2-dev", "pkg-config", "python3-dev")
 ROOT = Path(__file__).resolve().parents[1]

@@ -489,7 +489,7 @@ V1 = same(1)
 MANIFEST = {"type": same("hookprobe-bundle"), "v": V1, "chain": H32, "blocks": COUNT,
             "receipts": COUNT, "digest": H32}
 GENESIS_LINE = {"type": same("genesis"), "document": canonical(GENESIS_BYTES_MAX)}
-GENESIS = {"type": same("G"), "v": V1, "name": NAME, "start": COUNT, "dev": flag,
+GENESIS = {"type": same("G"), "v": whole(1, 2), "name": NAME, "start": COUNT, "dev": flag,
            "epoch_duration_us": whole(100_000, 86_400_000_000), "floor_cap": whole(1, 50_000),
            "ca_keys": sized(list, 16), "validators": sized(list, 128)}
 VALIDATOR = {"id": NAME, "key": H32, "vote_key": H48, "possession": H96}

@@ -5,18 +5,23 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.integration.test_verifier import Operator
 
 from hookprobe.crypto import tpm as verifier
+from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.errors import HostError, VerificationError
+from hookprobe.node.seats import NOT_ATTESTED, judge_attestation, seat_of
 from hookprobe.runtime.keystore import read_roots
 from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, MeshShape, free_ports
 from hookprobe.runtime.tpm import QUOTED_PCRS, Tpm
+from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 pytestmark = pytest.mark.skipif(
@@ -143,6 +148,24 @@ def test_keys_credentials_and_quotes_of_a_real_implementation(soft_tpm: SoftTpm)
     raw = again.quote(about)
     booted = verifier.check_quote(attestation, raw.attest, raw.signature, about, raw.pcrs)
     assert booted.resets > quote.resets
+
+
+def test_an_applicants_tpm_vouches_for_its_keys(tmp_path: Path, soft_tpm: SoftTpm) -> None:
+    mesh = LocalMesh(tmp_path / "mesh", MeshShape(1, (), 1000, {}))
+    mesh.change_settings("validator-1", {"identity": {"tpm": soft_tpm.place}})
+    settings = mesh.folder / "validator-1" / "hookprobe.yaml"
+    out = tmp_path / "seat.tpm"
+    command = [sys.executable, "-m", "hookprobe", "validator", "attest", "-c", str(settings)]
+    done = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    name = verifier.parse_attestation_key(Tpm(soft_tpm.place).identify().attestation).name
+    assert f"TPM key {name[2:].hex()}" in done.stderr
+    genesis = decode_genesis((mesh.folder / "genesis.json").read_bytes())
+    seat = seat_of(genesis.chain_id(), genesis.validators[0])
+    judged = judge_attestation(out.read_bytes(), seat, (name[2:].hex(),))
+    assert (judged.label, judged.reason) == ("tpm-attested", "")
+    other = replace(seat, node=NodeId("validator-2"))
+    assert judge_attestation(out.read_bytes(), other, ()).label == NOT_ATTESTED
 
 
 def test_the_makers_own_credential_tool_agrees(soft_tpm: SoftTpm) -> None:

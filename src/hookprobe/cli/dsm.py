@@ -16,6 +16,7 @@ from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.runtime import folders, outside
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.keystore import read_file
+from hookprobe.runtime.supervision import Supervisor
 
 
 @click.group()
@@ -38,7 +39,10 @@ def api(path: Path | None, listen: str | None) -> None:
         signal.signal(number, lambda *_: stop.set())
     port = server.start()
     message(f"http://{where.rpartition(':')[0]}:{port}/api/v1/docs")
+    supervisor = Supervisor(os.environ)
+    supervisor.ready()
     stop.wait()
+    supervisor.tell("STOPPING=1")
     server.stop()
 
 

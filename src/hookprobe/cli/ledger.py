@@ -1,21 +1,26 @@
 """`hookprobe dsm fsck|backup|restore|export|import|pending`: how an operator keeps a ledger."""
 
 import os
+import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from hookprobe.cli.configuration import config_option, form_option
+from hookprobe.cli.identity import locking_key, passphrase_option, recipient, unseal
 from hookprobe.cli.output import emit, emit_one, message
 from hookprobe.config.load import Config, load
 from hookprobe.crypto.bls import Bls
+from hookprobe.crypto.safe import SALT_BYTES
 from hookprobe.crypto.signing import Ed25519
 from hookprobe.dsm.court import Schemes, convene
 from hookprobe.dsm.genesis import GENESIS_MAX_BYTES, decode_genesis
-from hookprobe.errors import NotFoundError, VerificationError
-from hookprobe.runtime import folders, ledger_export, ledger_moves, status
+from hookprobe.errors import ConfigError, NotFoundError, VerificationError
+from hookprobe.runtime import folders, identity_backup, ledger_export, ledger_moves, status
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.fsck_blocks import Audit
+from hookprobe.runtime.identity_backup import SAFE_FILE, SAFE_MAX_BYTES
 from hookprobe.runtime.keystore import read_file
 from hookprobe.runtime.ledger_fsck import Retention, check_ledger
 from hookprobe.runtime.ledger_moves import Terms
@@ -23,6 +28,7 @@ from hookprobe.runtime.ledger_store import open_store, place_of
 from hookprobe.runtime.outside import open_pending
 
 _path = click.Path(path_type=Path)
+NOTHING: Mapping[str, str] = {}
 _until_option = click.option(
     "--silent-until",
     type=click.IntRange(0),
@@ -45,12 +51,20 @@ def _until(terms: Terms, asked: int | None) -> int:
     return by_clock if asked is None else asked
 
 
-def _conclude(audit: Audit, form: str | None) -> None:
+def _identity_in(source: Path) -> dict[str, str]:
+    """Say whose identity lies in a backup, as far as can be told without opening it."""
+    if not (source / SAFE_FILE).exists():
+        return {"identity": "none"}
+    about = identity_backup.describe(read_file(source / SAFE_FILE, limit=SAFE_MAX_BYTES))
+    return {"identity": f"{about.get('node')}, sealed for a {about['lock']}"}
+
+
+def _conclude(audit: Audit, form: str | None, more: Mapping[str, str] = NOTHING) -> None:
     """Show what was found; exit 1 if anything is wrong."""
     if audit.faults:
         emit([{"where": where, "what": what} for where, what in audit.faults], form)
         raise VerificationError(f"the ledger does not hold: {len(audit.faults)} faults")
-    emit_one({"result": "OK", **audit.counts}, form)
+    emit_one({"result": "OK", **audit.counts, **more}, form)
 
 
 @click.command()
@@ -62,6 +76,7 @@ def fsck(path: Path | None, form: str | None) -> None:
     terms = _terms(settings)
     ledger = open_store(place_of(settings), read_only=True)
     try:
+        ledger.check_pages()
         audit = check_ledger(terms.genesis, terms.court, ledger, terms.retention)
     finally:
         ledger.close()
@@ -70,14 +85,37 @@ def fsck(path: Path | None, form: str | None) -> None:
 
 @click.command()
 @config_option
+@click.option("--identity", is_flag=True, help="Also the node's keys and files, sealed.")
+@passphrase_option
+@click.option(
+    "--recipient",
+    "to",
+    type=_path,
+    help="Seal for the holder of this key (see `recipient`) instead.",
+)
 @click.argument("target", type=_path)
-def backup(path: Path | None, target: Path) -> None:
+def backup(
+    path: Path | None,
+    identity: bool,
+    passphrase_file: Path | None,
+    to: Path | None,
+    target: Path,
+) -> None:
     """Copy the ledger as of now into a new folder; the node may be running."""
     settings = load(path, os.environ, {})
     chain = _terms(settings).court.chain
-    rows = ledger_moves.backup(place_of(settings), target, chain, Clock().now())
-    message(f"{target}: {rows} rows")
-    message(f"next: hookprobe dsm restore --check {target}; node.key is not in it, keep that apart")
+    safe = None
+    if not identity and (passphrase_file is not None or to is not None):
+        raise ConfigError(["--identity: without it there is nothing to lock"])
+    if identity:
+        key = locking_key(passphrase_file, to)
+        salt = secrets.token_bytes(SALT_BYTES)
+        safe = identity_backup.seal(settings, chain, key, salt)
+    rows = ledger_moves.backup(place_of(settings), target, chain, Clock().now(), safe)
+    message(f"{target}: {rows} rows{', identity sealed' if identity else ''}")
+    if not identity:
+        message("node.key is not in it: keep that apart, or use --identity")
+    message(f"next: hookprobe dsm restore --check {target}")
 
 
 @click.command()
@@ -92,7 +130,8 @@ def restore(
     """Put a backup in the ledger's place after checking all of it; the node must not run."""
     settings = load(path, os.environ, {})
     terms = _terms(settings)
-    _conclude(ledger_moves.check_backup(source, terms), form)
+    audit = ledger_moves.check_backup(source, terms)
+    _conclude(audit, form, _identity_in(source) if check else {})
     if check:
         return
     until = _until(terms, silent_until)
@@ -151,4 +190,4 @@ def _cell(value: object) -> str | int:
     return value if isinstance(value, int) else str(value)
 
 
-COMMANDS = (fsck, backup, restore, export, import_, pending)
+COMMANDS = (fsck, backup, restore, unseal, recipient, export, import_, pending)

@@ -1,4 +1,4 @@
-"""`hookprobe validator apply|approve|remove|status`: who decides, and orders that change it."""
+"""`hookprobe validator ...`: who decides, and orders that change it."""
 
 import contextlib
 import os
@@ -13,12 +13,19 @@ from hookprobe.cli.configuration import config_option, form_option
 from hookprobe.cli.output import emit, emit_one, message
 from hookprobe.cli.run import validator
 from hookprobe.config.load import load
+from hookprobe.crypto.bls import BlsSigner
+from hookprobe.crypto.signing import Ed25519Signer
 from hookprobe.dsm.certificate import faults
+from hookprobe.dsm.genesis import GENESIS_MAX_BYTES, decode_genesis
 from hookprobe.dsm.notes import NOTE_MAX_BYTES
+from hookprobe.errors import ConfigError, LocalError
 from hookprobe.identity.secrets import SECRET_BYTES
+from hookprobe.neuro.quote_documents import QuoteAnswer
+from hookprobe.node.seats import Seat, encode_attestation, judge_attestation
 from hookprobe.runtime import folders
-from hookprobe.runtime.keystore import load_secrets, read_file, save_secrets
+from hookprobe.runtime.keystore import load_secrets, read_file, save_secrets, write_atomically
 from hookprobe.runtime.ledger_store import open_store, place_of
+from hookprobe.runtime.tpm import Tpm
 from hookprobe.runtime.validator_desk import SOCKET_FILE
 from hookprobe.wire import canonical
 from hookprobe.wire.canonical import JsonObject
@@ -32,7 +39,7 @@ _REVOCATION_MAX_BYTES = 4096
 @config_option
 @form_option
 def status(path: Path | None, form: str | None) -> None:
-    """List the validators and the pending applications."""
+    """List the validators, and the pending applications with what they are attested by."""
     emit(ask(path, SOCKET_FILE, {"op": "status"}), form)
 
 
@@ -42,7 +49,7 @@ def status(path: Path | None, form: str | None) -> None:
 @click.option(
     "--attestation",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file to publish with the application, at most 3 KiB; the ledger does not judge it.",
+    help="A file to publish with the application, as `attest` makes it; approvers judge it.",
 )
 @click.option("--spare", is_flag=True, help="For voting with the spare key; see `rotate`.")
 def apply(path: Path | None, form: str | None, attestation: Path | None, spare: bool) -> None:
@@ -54,6 +61,39 @@ def apply(path: Path | None, form: str | None, attestation: Path | None, spare: 
         request["attestation"] = read_file(attestation, limit=_ATTESTATION_MAX_BYTES).hex()
     _order(path, form, request)
     message("next: on other validators, hookprobe validator status, then approve")
+
+
+@validator.command()
+@config_option
+@click.option("--spare", is_flag=True, help="For an application with the spare key.")
+@click.argument("out", type=click.Path(path_type=Path))
+def attest(path: Path | None, spare: bool, out: Path) -> None:
+    """Have this host's TPM (identity.tpm) say in OUT which keys are this validator's.
+
+    Compare the key that is shown with what `validator status` shows to those who approve: they
+    vouch for it in dsm.validator.tpm_keys.
+    """
+    settings = load(path, os.environ, {})
+    place, folder = settings.text("identity.tpm"), settings.file("identity.path")
+    if not place:
+        raise ConfigError(["identity.tpm: names no TPM"])
+    ours, seeds = load_secrets(folder), folders.read_spare(folder)
+    if spare and not seeds:
+        raise LocalError("there is no spare voting key", hint="hookprobe validator rotate")
+    voter = BlsSigner(seeds[0] if spare else ours.voting)
+    genesis = decode_genesis(read_file(folder / folders.GENESIS_FILE, limit=GENESIS_MAX_BYTES))
+    signer = Ed25519Signer(ours.signing)
+    seat = Seat(genesis.chain_id(), ours.node, signer.public_key, voter.public_key)
+    tpm = Tpm(place)
+    public, quote = tpm.identify().attestation, tpm.quote(seat.about())
+    answer = QuoteAnswer(quote.attest, quote.signature, quote.pcrs)
+    made = encode_attestation(public, answer)
+    judged = judge_attestation(made, seat, ())
+    if not judged.tpm_key:
+        raise LocalError(f"this TPM gave what does not hold: {judged.reason}")
+    write_atomically(out, made)
+    message(f"TPM key {judged.tpm_key}")
+    message(f"next: hookprobe validator apply --attestation {out}")
 
 
 @validator.command()

@@ -189,6 +189,8 @@ KEYS = (
         "read for old files; these are quoted",
     ),
     Key("dsm.validator.enabled", _flag, "false", "read for old files; must fit dsm.node.role"),
+    Key("dsm.validator.tpm_keys", _texts, (), "TPM keys of applicants that you vouch for"),
+    Key("dsm.validator.require_tpm", _flag, "false", "approve only who is tpm-attested"),
     Key(
         "dsm.validator.certificate_path",
         _text,

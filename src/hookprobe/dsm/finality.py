@@ -17,6 +17,7 @@ from hookprobe.dsm.backlog import Backlog
 from hookprobe.dsm.checkpoint import Content, FinalCheckpoint, Range, evidence_id
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.content import ContentJudge
+from hookprobe.dsm.dead_keys import KeyUse
 from hookprobe.dsm.effects import (
     Effect,
     NodeQuarantined,
@@ -47,6 +48,7 @@ class Unread:
 
     ranges: tuple[Range, ...]
     offenders: tuple[str, ...]
+    convicted: tuple[KeyUse, ...]
     timestamp_ms: int
     acts: dict[LaneKey, list[Act]] = field(default_factory=dict)
 
@@ -93,8 +95,13 @@ class Finality:
     def start(self) -> list[Effect]:
         """Open the partition of chain time before anything is written; read what a crash left."""
         writes, effects = self._read()
-        self._book.revoked = self._history.revoked()
+        self._revoke()
         return [Persist(tuple(writes), opens=self._partition), *effects]
+
+    def _revoke(self) -> None:
+        """Let the book know whose blocks count no more."""
+        self._book.revoked = self._history.revoked()
+        self._book.dead_keys = self._history.registry.dead_keys
 
     def _partition_of(self, timestamp_ms: int) -> int:
         return timestamp_ms * MILLISECOND // self._config.partition_us
@@ -132,7 +139,12 @@ class Finality:
         header, content = final.checkpoint.header, final.checkpoint.content
         epoch, timestamp_ms = header.epoch, header.timestamp_ms
         offenders = tuple(verdict.offender for verdict in verdicts.values())
-        self._unread[epoch] = Unread(content.ranges, offenders, timestamp_ms)
+        convicted = tuple(
+            KeyUse(NodeId(item.offender), key, convicted=True)
+            for item in verdicts.values()
+            for key in item.keys
+        )
+        self._unread[epoch] = Unread(content.ranges, offenders, convicted, timestamp_ms)
         return self._unread[epoch]
 
     def _acts(self, covered: Range, blocks: Sequence[SignedBlock]) -> list[Act]:
@@ -169,7 +181,7 @@ class Finality:
         writes += self._history.advance(final, list(verdicts.values()))
         whole = unread.whole
         read, effects = self._read()
-        self._book.revoked = self._history.revoked()
+        self._revoke()
         writes += self._gossip.drop_settled(self._history.settled, self._judge)
         batch, pruned = self._batch([*writes, *read], header.timestamp_ms)
         effects = [batch, *pruned, *_convictions(verdicts, header.epoch), *effects]
@@ -207,7 +219,7 @@ class Finality:
 
     def _read_on(self, writes: list[Write]) -> list[Effect]:
         read, effects = self._read()
-        self._book.revoked = self._history.revoked()
+        self._revoke()
         writes = [*writes, *read]
         return [Persist(tuple(writes)), *effects] if writes else effects
 
@@ -262,7 +274,8 @@ class Finality:
                 return writes, effects
             del self._unread[epoch]
             applied, revoked = list(registry.applications), list(registry.revoked)
-            writes += self._history.read_registry(unread.in_order(), unread.offenders)
+            uses = [*self._first_uses(unread.ranges), *unread.convicted]
+            writes += self._history.read_registry(unread.in_order(), unread.offenders, uses)
             effects += [
                 ValidatorApplied(item.entry.validator_id, key, epoch)
                 for key, item in registry.applications.items()
@@ -272,6 +285,15 @@ class Finality:
                 NodeRevoked(node, epoch) for node in registry.revoked if node not in revoked
             ]
             effects += _set_change(registry.current, registry.following, epoch + 2)
+
+    def _first_uses(self, ranges: Sequence[Range]) -> list[KeyUse]:
+        """Return the keys of the chains that begin in an epoch, all of whose blocks were seen."""
+        found = []
+        for covered in ranges:
+            enrolment = self._book.lanes[covered.lane].enrolment
+            if covered.first == 1 and enrolment is not None:
+                found.append(KeyUse(covered.node_id, enrolment.certificate.key))
+        return found
 
 
 def _set_change(before: ValidatorSet, after: ValidatorSet, epoch: int) -> list[Effect]:

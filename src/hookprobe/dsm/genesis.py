@@ -23,6 +23,7 @@ GENESIS_MAX_BYTES = 1 << 17
 EPOCH_DURATION_MIN_US = 100 * MILLISECOND
 EPOCH_DURATION_MAX_US = 24 * HOUR
 FAULT_TOLERANT_MIN = 4
+VERSION = 2  # of meshes that are founded now
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Genesis:
         validators: Sorted by id.
         floor_cap: The most blocks of one chain that an epoch has to take.
         dev: Must be true for fewer than 4 validators: no fault tolerance.
+        version: 1: nodes are revoked by name; 2: with every key that they used (`dead_keys`).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Genesis:
     validators: tuple[ValidatorEntry, ...]
     floor_cap: int = FLOOR_CAP_BLOCKS
     dev: bool = False
+    version: int = 1
 
     def encode(self) -> bytes:
         """Return the canonical JSON."""
@@ -60,7 +63,7 @@ class Genesis:
                 "name": self.name,
                 "start": self.start,
                 "type": "G",
-                "v": 1,
+                "v": self.version,
                 "validators": validators,
             }
         )
@@ -100,7 +103,7 @@ def decode_genesis(data: bytes) -> Genesis:
     """
     fields = Fields(canonical.decode_object(data, limit=GENESIS_MAX_BYTES), "genesis")
     fields.literal("type", "G")
-    fields.literal("v", 1)
+    version = fields.integer("v", low=1, high=VERSION)
     validators = tuple(
         parse_entry(item) for item in fields.array("validators", limit=VALIDATORS_MAX)
     )
@@ -114,6 +117,7 @@ def decode_genesis(data: bytes) -> Genesis:
         validators=validators,
         floor_cap=fields.integer("floor_cap", low=1, high=FLOOR_CAP_BLOCKS),
         dev=fields.flag("dev"),
+        version=version,
     )
     fields.finish()
     return genesis

@@ -11,9 +11,9 @@ Bodies of blocks behind the first one (DSM spec 2.2, 2.7):
 
 The statement of a revocation is {chain, node_id, type: "R", v: 1}: only an authority of the genesis
 document can make one, and it does not matter who carries it. The applicant's certificate and
-Ed25519 key are those of the chain that the block stands in; the ledger keeps an attestation and
-does not judge it. Bodies of other kinds and malformed
-ones mean nothing.
+Ed25519 key are those of the chain that the block stands in. The ledger keeps an attestation and
+does not judge it; validators do for their operators. Bodies of other kinds and malformed ones mean
+nothing.
 """
 
 from dataclasses import dataclass

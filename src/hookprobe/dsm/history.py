@@ -22,8 +22,10 @@ from hookprobe.dsm.checkpoint import (
 )
 from hookprobe.dsm.court import Court
 from hookprobe.dsm.cut import median_timestamp
+from hookprobe.dsm.dead_keys import KeyUse
 from hookprobe.dsm.genesis import Genesis
 from hookprobe.dsm.governance import Act
+from hookprobe.dsm.microblock import SignedBlock, decode_block
 from hookprobe.dsm.misbehaviour import EVIDENCE_AGE_US, Fault, Verdict
 from hookprobe.dsm.registry import Registry
 from hookprobe.dsm.roll import Roll, SetChange, check_successor, decode_change
@@ -38,6 +40,7 @@ STATE_KEY = b"history"
 SETTLED_PREFIX = b"settled/"
 SETTLED_MAX = 100_000
 CHANGES_MAX = 1_000_000
+RELICS_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,13 @@ class History:
         self.roll = Roll(court)
         self._start_ms = genesis.start // MILLISECOND
         self._age = genesis.epochs_in(EVIDENCE_AGE_US)
-        self.registry = Registry(court, reader, dev=genesis.dev, patience_epochs=self._age)
+        self.registry = Registry(
+            court,
+            reader,
+            dev=genesis.dev,
+            patience_epochs=self._age,
+            by_key=genesis.version >= 2,
+        )
         self.next_epoch = 0
         self.last_hash = NO_CHECKPOINT
         self.last_timestamp_ms = 0
@@ -203,9 +212,11 @@ class History:
         key = final.checkpoint.header.epoch.to_bytes(8, "big")
         return [(Table.CHANGES, key, change.encode())]
 
-    def read_registry(self, acts: Sequence[Act], offenders: Sequence[str]) -> list[Write]:
+    def read_registry(
+        self, acts: Sequence[Act], offenders: Sequence[str], uses: Sequence[KeyUse]
+    ) -> list[Write]:
         """Let the registry read the next epoch that it has not read."""
-        writes = self.registry.read(acts, offenders)
+        writes = self.registry.read(acts, offenders, uses)
         known = self.roll.at(self.registry.next_epoch)
         assert self.registry.current.hash == known.hash, "the registry disagrees with the headers"
         return writes
@@ -215,6 +226,15 @@ class History:
         start = epoch.to_bytes(8, "big")
         rows = self._reader.scan(Table.CHANGES, start, b"\xff" * 9, limit)
         return [decode_change(value) for _, value in rows]
+
+    def relic(self, epoch: int, block_id: bytes) -> SignedBlock | None:
+        """Read a first or governance block of a final epoch, which is kept for ever."""
+        start, stop = epoch.to_bytes(8, "big"), (epoch + 1).to_bytes(8, "big")
+        for _, value in self._reader.scan(Table.RELICS, start, stop, RELICS_MAX):
+            signed = decode_block(value)
+            if signed.id == block_id:
+                return signed
+        return None
 
     def latest(self) -> FinalCheckpoint | None:
         """Read the last final checkpoint from the store; None before the first."""

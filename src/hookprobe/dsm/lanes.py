@@ -9,7 +9,7 @@ Limits: blocks above the last final one per lane, blocks waiting for a parent pe
 incarnations per node.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, unique
 from typing import NamedTuple
@@ -155,6 +155,7 @@ class LaneBook:
     def __init__(self, court: Court, reader: StoreReader, config: LedgerConfig) -> None:
         self.lanes: dict[LaneKey, Lane] = {}
         self.revoked: dict[NodeId, int] = {}  # node -> first epoch in which nothing of it counts
+        self.dead_keys: Mapping[bytes, int] = {}  # nobody's first block may bring one
         self._court = court
         self._reader = reader
         self._config = config
@@ -203,7 +204,7 @@ class LaneBook:
         """
         if signed.block.chain != self._court.chain:
             raise VerificationError("microblock of another chain")
-        if signed.block.node_id in self.revoked and not solicited:
+        if not solicited and (signed.block.node_id in self.revoked or self._dead(signed)):
             return Insertion(Status.REFUSED)
         lane = self.lanes.get(signed.lane)
         if lane is None:
@@ -218,6 +219,16 @@ class LaneBook:
         if enrolment is None:
             return self._offer_orphan(lane, signed, solicited=solicited)
         return self._offer_child(lane, signed, enrolment, solicited=solicited)
+
+    def _dead(self, signed: SignedBlock) -> bool:
+        """Tell whether a first block brings a key that nobody may use any more.
+
+        It is not taken or reported, and so enters no checkpoint while most validators are honest
+        and up to date. Where it does, the registry revokes its node with the next one.
+        """
+        if signed.seq != 1 or not self.dead_keys:
+            return False
+        return parse_enrolment(signed.block.body or {}).certificate.key in self.dead_keys
 
     def _open_lane(self, signed: SignedBlock, *, solicited: bool) -> Lane:
         node = signed.block.node_id
@@ -430,7 +441,7 @@ class LaneBook:
         return [
             (key, lane.head_seq)
             for key, lane in sorted(self.lanes.items())
-            if lane.main and key[0] not in self.revoked
+            if lane.main and key[0] not in self.revoked and not self._dead(lane.main[0])
         ]
 
     def role(self, node: NodeId) -> str | None:

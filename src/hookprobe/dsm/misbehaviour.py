@@ -57,10 +57,14 @@ class Fault(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Verified misbehaviour; for a FORK also the chain and the number where it splits."""
+    """Verified misbehaviour by a node and its Ed25519 keys, of which there is mostly one.
+
+    For a FORK also the chain and the number where it splits.
+    """
 
     fault: Fault
     offender: str
+    keys: tuple[bytes, ...]
     lane: LaneKey | None = None
     seq: int = 0
 
@@ -150,6 +154,7 @@ def _judge_fork(about: bytes, halves: tuple[bytes, bytes], court: Court) -> Verd
     one, other = decode_block(halves[0]), decode_block(halves[1])
     if one.lane != other.lane or one.seq != other.seq or one.id == other.id:
         raise VerificationError("evidence: the blocks do not contradict each other")
+    keys = []
     for signed in (one, other):
         body = signed.block.body if signed.seq == 1 else _about_body(about)
         enrolment = parse_enrolment(body or {})
@@ -160,9 +165,10 @@ def _judge_fork(about: bytes, halves: tuple[bytes, bytes], court: Court) -> Verd
         if signed.block.chain != court.chain or signed.block.node_id != certificate.node_id:
             raise VerificationError("evidence: block of another chain or node")
         verify_block(signed, key, court.signatures)
+        keys.append(key)
     if one.seq == 1 and about:
         raise MalformedError("evidence: first blocks carry their own enrolment")
-    return Verdict(Fault.FORK, one.block.node_id, one.lane, one.seq)
+    return Verdict(Fault.FORK, one.block.node_id, tuple(dict.fromkeys(keys)), one.lane, one.seq)
 
 
 def _about_body(about: bytes) -> JsonObject:
@@ -186,7 +192,7 @@ def _judge_cuts(about: bytes, halves: tuple[bytes, bytes], roll: Roll, epochs: r
         raise VerificationError("evidence: cut of no validator")
     for signed in cuts:
         _require(court, entry, signed.id, signed.signature)
-    return Verdict(Fault.CUTS, one.cut.validator_id)
+    return Verdict(Fault.CUTS, one.cut.validator_id, (entry.key,))
 
 
 def _judge_proposals(
@@ -203,7 +209,7 @@ def _judge_proposals(
         if len(half) != 32 + SIGNATURE_BYTES:
             raise MalformedError("evidence: half of a proposal pair has the wrong size")
         _require(court, leader, proposal_statement(court.chain, epoch, view, half[:32]), half[32:])
-    return Verdict(Fault.PROPOSALS, leader.validator_id)
+    return Verdict(Fault.PROPOSALS, leader.validator_id, (leader.key,))
 
 
 def _judge_votes(about: bytes, halves: tuple[bytes, bytes], roll: Roll, epochs: range) -> Verdict:
@@ -223,7 +229,7 @@ def _judge_votes(about: bytes, halves: tuple[bytes, bytes], roll: Roll, epochs: 
         kinds.append((kind, digest_))
     if not contradict(kinds[0], kinds[1]):
         raise VerificationError("evidence: the votes do not contradict each other")
-    return Verdict(Fault.VOTES, entry.validator_id)
+    return Verdict(Fault.VOTES, entry.validator_id, (entry.key,))
 
 
 def contradict(one: tuple[VoteKind, bytes], other: tuple[VoteKind, bytes]) -> bool:

@@ -3,15 +3,17 @@
     checkpoint  origin LF size LF base64(root) LF               c2sp.org/tlog-checkpoint
     note        text LF signature lines                         c2sp.org/signed-note
     line        "— " name " " base64(key id u32 || signature) LF
-    key id      SHA-256(name LF type public key)[:4], type 1 for a log, 4 for a witness
-    cosignature time u64 || Ed25519 over "cosignature/v1" LF "time " time LF text
-                                                                c2sp.org/tlog-cosignature
+    key id      SHA-256(name LF type public key)[:4], type 1 for a log, 4 or 6 for a witness
+    cosignature time u64 || signature                           c2sp.org/tlog-cosignature
+      type 4    Ed25519 over "cosignature/v1" LF "time " time LF text
+      type 6    ML-DSA-44 over "subtree/v1" LF NUL, name, time u64, origin, 0 u64, size u64, root;
+                name and origin with their length in one byte before them
 
 The origin of a chain is hookprobe/ and its id in hex; it is also the key name of its validators'
 signatures, which the key id tells apart. They are made with the Ed25519 key of the validator set.
 Everything else that this key signs is a hash of 32 bytes, and a note is longer, so no note can pass
-for anything else. C2SP prefers ML-DSA-44 cosignatures (type 6) for new logs; lines of types that we
-do not know are kept and ignored.
+for anything else. C2SP prefers ML-DSA-44 cosignatures for new witnesses. Lines of types and keys
+that we do not know are ignored.
 """
 
 import binascii
@@ -20,13 +22,18 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hookprobe.crypto import lattice
 from hookprobe.crypto.signing import SignatureScheme, Signer
 from hookprobe.errors import LimitExceededError, MalformedError, VerificationError
 
-NOTE_MAX_BYTES = 128 << 10
+NOTE_MAX_BYTES = 256 << 10  # 64 witnesses with ML-DSA-44
 SIGNATURES_MAX = 256
 SIZE_MAX = 2**63 - 1
-LOG_KEY, WITNESS_KEY = 1, 4
+LOG_KEY, WITNESS_KEY, LATTICE_WITNESS_KEY = 1, 4, 6
+WITNESS_KEYS = (WITNESS_KEY, LATTICE_WITNESS_KEY)
+_KEY_BYTES = {LOG_KEY: 32, WITNESS_KEY: 32, LATTICE_WITNESS_KEY: lattice.PUBLIC_KEY_BYTES}
+_SUBTREE = b"subtree/v1\n\0"
+_NAME_MAX_BYTES = 255
 _DASH = "— "
 
 
@@ -58,13 +65,15 @@ def parse_key(text: str) -> NoteKey:
     """Read a vkey.
 
     Raises:
-        MalformedError: Not one of Ed25519, or its id is not that of its key.
+        MalformedError: Not one of Ed25519 or ML-DSA-44, or its id is not that of its key.
     """
     name, _, rest = text.partition("+")
     key_id, _, material = rest.partition("+")
     raw = unbase64(material)
-    if not _is_name(name) or len(raw) != 33 or raw[0] not in (LOG_KEY, WITNESS_KEY):
-        raise MalformedError(f"note key: not an Ed25519 verifier key: {text[:60]!r}")
+    if not _is_name(name) or len(raw) < 2 or len(raw) - 1 != _KEY_BYTES.get(raw[0]):
+        raise MalformedError(f"note key: not a verifier key of a known type: {text[:60]!r}")
+    if raw[0] == LATTICE_WITNESS_KEY and len(name.encode()) > _NAME_MAX_BYTES:
+        raise MalformedError(f"note key: a name of more than {_NAME_MAX_BYTES} bytes")
     found = NoteKey(name, raw[0], raw[1:])
     if found.id().hex() != key_id:
         raise MalformedError(f"note key of {name[:60]}: the id is not that of the key")
@@ -120,6 +129,14 @@ def cosign(text: str, key: NoteKey, signer: Signer, time_s: int) -> NoteSignatur
 
 def _cosigned(text: str, time_s: int) -> bytes:
     return f"cosignature/v1\ntime {time_s}\n{text}".encode()
+
+
+def cosigned_subtree(name: str, head: TreeHead, time_s: int) -> bytes:
+    """Return what a witness signs with ML-DSA-44 of a whole tree."""
+    who, origin = name.encode(), head.origin.encode()
+    about = time_s.to_bytes(8, "big") + bytes((len(origin),)) + origin
+    place = bytes(8) + head.size.to_bytes(8, "big")
+    return _SUBTREE + bytes((len(who),)) + who + about + place + head.root
 
 
 def merge(notes: Sequence[Note]) -> Note:
@@ -208,16 +225,25 @@ def check_note(note: Note, keys: Iterable[NoteKey], scheme: SignatureScheme) -> 
         key = known.get((line.name, line.key_id))
         if key is None:
             continue
-        time_s, signature, message = 0, line.signature, note.text.encode()
-        if key.kind == WITNESS_KEY:
-            time_s, signature = int.from_bytes(signature[:8], "big"), signature[8:]
-            message = _cosigned(note.text, time_s)
-        if time_s > SIZE_MAX or not scheme.verify(key.key, message, signature):
+        time_s = int.from_bytes(line.signature[:8], "big") if key.kind in WITNESS_KEYS else 0
+        if time_s > SIZE_MAX or not _holds(line, key, note.text, scheme):
             raise VerificationError(f"note: the signature of {line.name} does not hold")
         signed[key] = time_s
     if not signed:
         raise VerificationError("note: not signed by anybody that is known")
     return signed
+
+
+def _holds(line: NoteSignature, key: NoteKey, text: str, scheme: SignatureScheme) -> bool:
+    if key.kind == LOG_KEY:
+        return scheme.verify(key.key, text.encode(), line.signature)
+    time_s, signature = int.from_bytes(line.signature[:8], "big"), line.signature[8:]
+    if key.kind == WITNESS_KEY:
+        return scheme.verify(key.key, _cosigned(text, time_s), signature)
+    head = parse_head(text)
+    if len(head.origin.encode()) > _NAME_MAX_BYTES:
+        return False
+    return lattice.verify(key.key, cosigned_subtree(key.name, head, time_s), signature)
 
 
 def _is_name(name: str) -> bool:

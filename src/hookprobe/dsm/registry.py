@@ -12,6 +12,7 @@ header of e+1 names the set, so that everybody knows it before the first vote of
 | speed | at most max(1, f) changes an epoch: removals first, then applications by age |
 | floor | never below 4 members unless the mesh is for development; a removal waits for that |
 | for ever | keys that left are tombstones: no set holds them again |
+| revocation | of a node and, from genesis version 2 on, of its keys under any name: `dead_keys` |
 
 Votes count while their voter is a member, until q of them have decided; a decision stands.
 Removing whom evidence convicts keeps faulty <= f: each step takes one from the faulty and at most
@@ -20,10 +21,11 @@ one that lacks blocks of a final epoch waits with it and neither proposes nor vo
 here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hookprobe.dsm.court import Court
+from hookprobe.dsm.dead_keys import KeyBook, KeyUse
 from hookprobe.dsm.genesis import FAULT_TOLERANT_MIN
 from hookprobe.dsm.governance import Act, Apply, Approve, Remove, Revoke, revocation_statement
 from hookprobe.dsm.store import StoreReader, Table, Write, prefix_end
@@ -78,10 +80,17 @@ class Registry:
         reader: The store as it was left.
         dev: Whether fewer than four validators are allowed.
         patience_epochs: After how many epochs a pending application lapses.
+        by_key: Whether keys are revoked with their nodes.
     """
 
     def __init__(
-        self, court: Court, reader: StoreReader, *, dev: bool, patience_epochs: int
+        self,
+        court: Court,
+        reader: StoreReader,
+        *,
+        dev: bool,
+        patience_epochs: int,
+        by_key: bool = False,
     ) -> None:
         self.next_epoch = 0
         self.current = self.following = court.validators
@@ -93,6 +102,8 @@ class Registry:
         self._court = court
         self._least = 1 if dev else FAULT_TOLERANT_MIN
         self._patience = patience_epochs
+        founders = [KeyUse(item.validator_id, item.key) for item in court.validators.members]
+        self._keys = KeyBook(founders, reader) if by_key else None
         self._load(reader)
         self._stored = self._encode()
 
@@ -145,13 +156,26 @@ class Registry:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def read(self, acts: Iterable[Act], offenders: Iterable[str]) -> list[Write]:
-        """Read the next epoch: its governance blocks in order, and whom its evidence convicts.
+    @property
+    def dead_keys(self) -> Mapping[bytes, int]:
+        """The keys that nobody may use any more, with the epoch that decided it."""
+        return self._keys.dead if self._keys is not None else {}
+
+    def read(
+        self, acts: Iterable[Act], offenders: Iterable[str], uses: Sequence[KeyUse] = ()
+    ) -> list[Write]:
+        """Read the next epoch.
+
+        Args:
+            acts: Its governance blocks in order.
+            offenders: Whom its evidence convicts.
+            uses: The keys of its first blocks, and those that its evidence convicts.
 
         Returns:
             The rows that keep what changed.
         """
-        epoch, writes = self.next_epoch, []
+        epoch, offenders = self.next_epoch, tuple(offenders)
+        writes = self._learn(uses, offenders, epoch)
         applies = 0
         for act in acts:
             applies += isinstance(act.what, Apply)
@@ -173,6 +197,21 @@ class Registry:
             self._stored = encoded
             writes.append((Table.META, STATE_KEY, encoded))
         return writes
+
+    def _learn(self, uses: Sequence[KeyUse], offenders: Sequence[str], epoch: int) -> list[Write]:
+        if self._keys is None:
+            return []
+        kept, revoked = self._keys.learn(uses, epoch)
+        # The convicted are in quarantine already; those who share their keys are revoked.
+        buried, shared = self._keys.bury([NodeId(node) for node in offenders], epoch)
+        fallen = [node for node in (*revoked, *shared) if node not in offenders]
+        return kept + buried + self._revoke_nodes(fallen, epoch)
+
+    def _revoke_nodes(self, nodes: Iterable[NodeId], epoch: int) -> list[Write]:
+        fresh = sorted(dict.fromkeys(node for node in nodes if node not in self.revoked))
+        self.revoked |= dict.fromkeys(fresh, epoch)
+        number = epoch.to_bytes(8, "big")
+        return [(Table.META, REVOKED_PREFIX + node.encode(), number) for node in fresh]
 
     def _take(self, act: Act, epoch: int) -> list[Write]:
         match act.what:
@@ -222,9 +261,10 @@ class Registry:
         statement = revocation_statement(self._court.chain, what.node_id)
         if not self._court.signatures.verify(what.ca_key, statement, what.ca_signature):
             return []
-        self.revoked[what.node_id] = epoch
-        key = REVOKED_PREFIX + what.node_id.encode()
-        return [(Table.META, key, epoch.to_bytes(8, "big"))]
+        if self._keys is None:
+            return self._revoke_nodes([what.node_id], epoch)
+        buried, fallen = self._keys.bury([what.node_id], epoch)
+        return buried + self._revoke_nodes(fallen, epoch)
 
     def _lapse(self, epoch: int) -> None:
         self.applications = {
@@ -238,6 +278,8 @@ class Registry:
     def _admissible(self, entry: ValidatorEntry, members: ValidatorSet) -> bool:
         """Tell whether an entry may replace that of its id, or join, by its keys."""
         if entry.key in self._tombstones or entry.vote_key in self._tombstones:
+            return False
+        if entry.key in self.dead_keys:
             return False
         others = [item for item in members.members if item.validator_id != entry.validator_id]
         if any(entry.key == item.key or entry.vote_key == item.vote_key for item in others):

@@ -28,7 +28,7 @@ from hookprobe.dsm.checkpoint import Header, header_hash, parse_header
 from hookprobe.dsm.history import History
 from hookprobe.dsm.notes import (
     LOG_KEY,
-    WITNESS_KEY,
+    WITNESS_KEYS,
     Note,
     NoteKey,
     NoteSignature,
@@ -51,7 +51,7 @@ TILE_WIDTH = 256
 COSIGNATURE_PREFIX = b"cosignature/"
 NOTE_ROW = b"log/note"  # in Table.META: the last checkpoint that this validator signed
 WITNESSES_MAX = 64
-PROOF_MAX_BYTES = 256 << 10
+PROOF_MAX_BYTES = 512 << 10
 _TILE_PATH = re.compile(
     r"tile/(?P<kind>entries|[0-9]{1,2})/(?P<groups>(x[0-9]{3}/){0,5})(?P<last>[0-9]{3})"
     r"(\.p/(?P<width>[1-9][0-9]{0,2}))?",
@@ -77,8 +77,8 @@ class TreeLog:
         witnesses: Sequence[NoteKey],
         scheme: SignatureScheme,
     ) -> None:
-        if len(witnesses) > WITNESSES_MAX or any(key.kind != WITNESS_KEY for key in witnesses):
-            raise LocalError(f"log: at most {WITNESSES_MAX} witness keys, all of type 4")
+        if len(witnesses) > WITNESSES_MAX or any(key.kind not in WITNESS_KEYS for key in witnesses):
+            raise LocalError(f"log: at most {WITNESSES_MAX} witness keys, all of type 4 or 6")
         self._history = history
         self._reader = reader
         self._witnesses = tuple(witnesses)

@@ -107,6 +107,7 @@ class ValidatorLedger:
         self.history = History(genesis, court, reader)
         self.book = LaneBook(court, reader, config)
         self.book.revoked = self.history.revoked()
+        self.book.dead_keys = self.history.registry.dead_keys
         self.peers = PeerBook(config)
         self.gossip = Gossip(self.book, self.peers, reader, config)
         self.backlog = Backlog(self.book, self.peers, reader, config)

@@ -14,7 +14,7 @@ from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
 from hookprobe.crypto.signing import Ed25519Signer, Signer
 from hookprobe.dsm.enrolment import NodeCertificate, issue
-from hookprobe.dsm.genesis import Genesis
+from hookprobe.dsm.genesis import VERSION, Genesis
 from hookprobe.dsm.validators import ValidatorEntry
 from hookprobe.errors import LocalError
 from hookprobe.identity import directory as directories
@@ -138,6 +138,7 @@ def found(
         ca_keys=(authority.signer().public_key,),
         validators=tuple(sorted(map(_entry, voters), key=lambda entry: entry.validator_id)),
         dev=len(voters) < 4,
+        version=VERSION,
     )
     chain = genesis.chain_id()
     enrolled = tuple(

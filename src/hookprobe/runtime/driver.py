@@ -41,6 +41,7 @@ class Driver:
 
     Attributes:
         perform: Carries out what an edge asks of its host; see `runtime.device_host`.
+        started: Is called once when datagrams are taken.
         trace: Is shown the datagrams of one session, if somebody looks.
     """
 
@@ -60,6 +61,7 @@ class Driver:
         self._report = report
         self._egress = egress
         self.perform: Callable[[HostRequest], None] | None = None
+        self.started: Callable[[], None] = lambda: None
         self.trace: SessionTrace | None = None
         self._alarm = Alarm(clock, self._wake)
         self._failed: asyncio.Future[None] | None = None
@@ -76,6 +78,7 @@ class Driver:
         loop.set_exception_handler(self._crash)
         self.execute(self._node.start(self._clock.now()))
         self._socket.attach(loop, self._receive)
+        self.started()
         stopping = asyncio.create_task(_until(stop))
         try:
             await asyncio.wait({stopping, self._failed}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,6 +7,8 @@ under the mark `restoring`: a crash leaves a node that refuses to start until th
 again, never one that starts from half a ledger or from an empty one. What was there is kept in a
 folder `replaced-N`.
 
+A safe with the node's identity may lie beside the ledger; see `identity_backup`.
+
 A ledger of the past does not know what its key signed since (R8). So the new one carries the first
 epoch in which this validator may vote again: no epoch opens before its time, so none beyond that of
 the clock can hold a vote of ours, and two more are left out.
@@ -25,6 +27,7 @@ from hookprobe.dsm.store import Persist, Table
 from hookprobe.dsm.votelog import abstain_row
 from hookprobe.errors import HostError, MalformedError, VerificationError
 from hookprobe.runtime.fsck_blocks import Audit
+from hookprobe.runtime.identity_backup import SAFE_FILE
 from hookprobe.runtime.keystore import read_file, write_atomically
 from hookprobe.runtime.ledger_fsck import Retention, check_ledger
 from hookprobe.runtime.ledger_store import (
@@ -65,8 +68,17 @@ class Terms:
 Row = tuple[int, Table, bytes, bytes]
 
 
-def backup(place: StorePlace, target: Path, chain: bytes, now: Instant) -> int:
+def backup(
+    place: StorePlace, target: Path, chain: bytes, now: Instant, safe: bytes | None = None
+) -> int:
     """Write a backup of one moment; the node may be running. Return the number of rows.
+
+    Args:
+        place: Where the ledger is.
+        target: A new folder.
+        chain: The chain's id.
+        now: When.
+        safe: The node's identity, sealed; see `identity_backup`.
 
     Raises:
         HostError: The folder is there already, or a disk failed.
@@ -91,6 +103,9 @@ def backup(place: StorePlace, target: Path, chain: bytes, now: Instant) -> int:
         "type": "hookprobe-backup",
         "v": 1,
     }
+    if safe is not None:
+        write_atomically(partial / SAFE_FILE, safe, mode=0o600)
+        content["identity"] = _digest(partial / SAFE_FILE)
     write_atomically(partial / MANIFEST, canonical.encode(content))
     sync_path(partial)
     partial.replace(target)
@@ -145,6 +160,8 @@ def check_backup(folder: Path, terms: Terms) -> Audit:
         raise VerificationError(f"{folder}: backup of another chain")
     if fields.hex("sha256", 32).hex() != _digest(folder / "ledger.sqlite"):
         raise VerificationError(f"{folder}: ledger.sqlite is not the one that was backed up")
+    if fields.has("identity") and fields.hex("identity", 32).hex() != _digest(folder / SAFE_FILE):
+        raise VerificationError(f"{folder}: {SAFE_FILE} is not the one that was backed up")
     fields.finish()
     with closing(open_store(StorePlace(folder), read_only=True)) as ledger:
         found = sum(1 for _ in rows_in_order(ledger))

@@ -37,6 +37,9 @@ class LedgerStore(StoreReader, Protocol):
     def scan_slot(self, table: Table, slot: int, start: bytes, limit: int) -> Sequence[Row]:
         """Return at most `limit` rows of one slot from a key on, in key order."""
 
+    def check_pages(self) -> None:
+        """Check what the store itself can tell of the health of its files."""
+
     def hold_still(self) -> None:
         """For readers: see one state of the ledger from here on."""
 

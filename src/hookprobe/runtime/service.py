@@ -5,8 +5,6 @@ import contextlib
 import itertools
 import os
 import secrets
-import signal
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -74,9 +72,10 @@ from hookprobe.runtime.outside import Outside
 from hookprobe.runtime.power import tell_power
 from hookprobe.runtime.qlog import open_trace
 from hookprobe.runtime.record_desk import RecordDesk
+from hookprobe.runtime.supervision import Supervisor, stop_event
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
-from hookprobe.runtime.validator_desk import ValidatorDesk
+from hookprobe.runtime.validator_desk import Admission, ValidatorDesk
 from hookprobe.runtime.verifier_desk import VerifierDesk
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Duration, Instant
@@ -224,7 +223,7 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
         port = process.outside.start()
         if port is not None:
             log.event("ApiStarted", Level.INFO, port=port)
-        stop = _stop_event(stop_with_stdin)
+        stop = stop_event(with_stdin=stop_with_stdin)
         sensors = _Sensors(sensors_of(config), config.text("sensors.start"))
         await _serve(process, built.node, stop, sensors)
         log.event("Stopped", Level.INFO, node=folder.secrets.node)
@@ -270,7 +269,7 @@ def _join(
         publisher = _publisher(node, config, folder, kept[0])
         board.pending = partial(pending_of, node.ledger)
         observers.append(publisher.report)
-    name, desk = _desk_of(node, (genesis.ca_keys, publisher), clock)
+    name, desk = _desk_of(node, (genesis.ca_keys, publisher, _admission(config)), clock)
     if isinstance(desk, VerifierDesk):
         observers.append(desk.report)
     trace = open_trace(config, clock)
@@ -284,7 +283,9 @@ def _join(
         if speaker is not None:
             speaker.execute = driver.execute
     desks = {name: desk.perform, file_control.SOCKET_FILE: file_control.answering(files)}
-    chores = [item.run for item in (device, publisher) if item is not None]
+    supervisor = Supervisor(os.environ)
+    driver.started = supervisor.ready
+    chores = [item.run for item in (device, publisher, supervisor) if item is not None]
     return _Process(
         driver, socket, board, clock, state, log, files, outside, chores, desks, node.sessions
     )
@@ -298,18 +299,23 @@ def _publisher(
     return LogPublisher(log, Ed25519Signer(folder.secrets.signing))
 
 
+def _admission(config: Config) -> Admission:
+    keys = config.texts("dsm.validator.tpm_keys")
+    return Admission(tuple(keys), config.flag("dsm.validator.require_tpm"))
+
+
 def _desk_of(
-    node: FileNode, parts: tuple[Sequence[bytes], LogPublisher | None], clock: Clock
+    node: FileNode, parts: tuple[Sequence[bytes], LogPublisher | None, Admission], clock: Clock
 ) -> tuple[str, RecordDesk | VerifierDesk | ValidatorDesk]:
     """Return what takes an operator's orders for this kind of node, and its socket's name."""
-    ca_keys, publisher = parts
+    ca_keys, publisher, admission = parts
     match node:
         case EdgeNode():
             return record_desk.SOCKET_FILE, RecordDesk(node, clock)
         case VerifierNode():
             return verifier_desk.SOCKET_FILE, VerifierDesk(node, ca_keys, clock)
         case ValidatorNode() if publisher is not None:
-            return validator_desk.SOCKET_FILE, ValidatorDesk(node, publisher, clock)
+            return validator_desk.SOCKET_FILE, ValidatorDesk(node, publisher, clock, admission)
         case _:
             raise LocalError(f"no orders are known for a {type(node).__name__}")
 
@@ -378,22 +384,6 @@ def _each(
             observe(observation)
 
     return report
-
-
-def _stop_event(stop_with_stdin: bool) -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if stop_with_stdin:
-        loop.add_reader(sys.stdin, _stop_at_end, stop)
-    return stop
-
-
-def _stop_at_end(stop: asyncio.Event) -> None:
-    if not os.read(sys.stdin.fileno(), 4096):
-        stop.set()
-        asyncio.get_running_loop().remove_reader(sys.stdin)
 
 
 async def _serve(process: _Process, node: Node, stop: asyncio.Event, sensors: _Sensors) -> None:

@@ -5,6 +5,7 @@
 | 1 | one SQL table per ledger table; a row of `checkpoints` is a whole final checkpoint |
 | 2 | partitioned tables have one SQL table per slot; `storage` remembers the open partition; |
 |   | contents apart from `checkpoints`; first blocks of final chains among `relics` |
+| 3 | every row carries a checksum, and tables that decide what is signed a sum (`sqlite_checks`) |
 
 `user_version` of the file is its format. The upgrade first writes a copy of the old file beside it
 (`ledger.sqlite.format-1`, whole and synced before it gets that name) and then changes the file in
@@ -22,9 +23,11 @@ from hookprobe.dsm.checkpoint import FinalCheckpoint, encode_content, read_check
 from hookprobe.dsm.microblock import lane_row
 from hookprobe.dsm.store import PARTITIONS, Table
 from hookprobe.errors import HostError, RemoteError
+from hookprobe.runtime.sqlite_checks import guard, partition_check, row_check
 from hookprobe.wire.reader import Reader
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE = (2, 3)  # without changing anything: backups are of any of these
 
 
 def sql_table(table: Table, slot: int) -> str:
@@ -36,7 +39,8 @@ def create_table(name: str) -> str:
     """Return the statement that makes a table of rows if it is not there."""
     return (
         f"CREATE TABLE IF NOT EXISTS {name}"
-        " (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+        " (key BLOB PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL DEFAULT 0)"
+        " WITHOUT ROWID"
     )
 
 
@@ -52,14 +56,21 @@ def prepare(database: sqlite3.Connection) -> None:
 def _create(database: sqlite3.Connection) -> None:
     database.execute("BEGIN IMMEDIATE")
     _create_tables(database)
+    database.execute("UPDATE storage SET crc=?", (partition_check(0),))
+    guard(database)
     database.execute("COMMIT")
 
 
 def _create_tables(database: sqlite3.Connection) -> None:
     for table in Table:
         database.execute(create_table(table.value))
-    database.execute("CREATE TABLE IF NOT EXISTS storage (partition INTEGER NOT NULL)")
-    database.execute("INSERT INTO storage SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM storage)")
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS storage"
+        " (partition INTEGER NOT NULL, crc INTEGER NOT NULL DEFAULT 0)"
+    )
+    database.execute(
+        "INSERT INTO storage (partition) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM storage)"
+    )
     database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
@@ -85,7 +96,9 @@ def upgrade(path: Path) -> None:
         database.execute("BEGIN IMMEDIATE")
         try:
             _create_tables(database)
-            _split_checkpoints(database)
+            if found == 1:
+                _split_checkpoints(database)
+            _add_checks(database)
         except RemoteError as error:
             raise HostError(
                 f"{path}: a checkpoint of format {found} cannot be read: {error.message}",
@@ -103,7 +116,9 @@ def _split_checkpoints(database: sqlite3.Connection) -> None:
         database.execute(
             "UPDATE checkpoints SET value=? WHERE key=?", (final.sealed().encode(), epoch)
         )
-        database.execute("INSERT INTO contents VALUES (?, ?)", (epoch, encode_content(content)))
+        database.execute(
+            "INSERT INTO contents (key, value) VALUES (?, ?)", (epoch, encode_content(content))
+        )
         for covered in content.ranges:
             if covered.first == 1:
                 first = lane_row(covered.lane) + covered.first.to_bytes(8, "big")
@@ -115,7 +130,28 @@ def _keep_relic(database: sqlite3.Connection, epoch: bytes, first: bytes) -> Non
     query = "SELECT value FROM blocks WHERE key>=? AND key<?"
     rows = database.execute(query, (first, first + b"\xff" * 33)).fetchall()
     if len(rows) == 1:
-        database.execute("INSERT INTO relics VALUES (?, ?)", (epoch + first, rows[0][0]))
+        database.execute(
+            "INSERT INTO relics (key, value) VALUES (?, ?)", (epoch + first, rows[0][0])
+        )
+
+
+def _add_checks(database: sqlite3.Connection) -> None:
+    """Give every row its checksum: it is trusted as it stands, there is nothing to compare with."""
+    database.create_function("row_check", 3, row_check, deterministic=True)
+    database.create_function("partition_check", 1, partition_check, deterministic=True)
+    stems = {table.value for table in Table}
+    query = "SELECT name FROM sqlite_master WHERE type='table'"
+    for (name,) in database.execute(query).fetchall():
+        stem = name.partition("_")[0]
+        if stem not in stems and name != "storage":
+            continue
+        columns = [row[1] for row in database.execute(f"PRAGMA table_info({name})")]
+        if "crc" not in columns:
+            database.execute(f"ALTER TABLE {name} ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
+        if stem in stems:
+            database.execute(f"UPDATE {name} SET crc=row_check('{stem}', key, value)")  # noqa: S608 (our own names)
+    database.execute("UPDATE storage SET crc=partition_check(partition)")
+    guard(database)
 
 
 def _keep_copy(database: sqlite3.Connection, target: Path) -> None:

@@ -6,7 +6,8 @@
   are durable, together (group commit). A crash leaves all of them or none.
 * Other processes may read at the same time (`read_only`); a second writer is refused by a lock
   beside the file, because two processes signing as one node would fork its chain.
-* A file of the format before partitions is brought to this one in place (`sqlite_formats`).
+* A file of an older format is brought to the present one in place (`sqlite_formats`).
+* Rows carry checksums, which are compared at every read (`sqlite_checks`).
 """
 
 import sqlite3
@@ -16,7 +17,10 @@ from pathlib import Path
 
 from hookprobe.dsm.store import PARTITIONS, Persist, Table
 from hookprobe.errors import HostError
+from hookprobe.runtime import sqlite_checks
+from hookprobe.runtime.sqlite_checks import check_row, partition_check, row_check
 from hookprobe.runtime.sqlite_formats import (
+    READABLE,
     SCHEMA_VERSION,
     create_table,
     prepare,
@@ -47,6 +51,8 @@ class SqliteStore:
         try:
             with self._failing():
                 self._database = self._open(read_only=read_only)
+                if not read_only:
+                    sqlite_checks.check_sums(self._database)
                 self._partition = self._stored_partition()
                 self._slots = self._stored_slots()
         except HostError:
@@ -84,7 +90,8 @@ class SqliteStore:
 
     def _check_version(self, database: sqlite3.Connection) -> None:
         found = database.execute("PRAGMA user_version").fetchone()[0]
-        if found == SCHEMA_VERSION:
+        self._checked = found == SCHEMA_VERSION
+        if self._checked or (self._read_only and found in READABLE):
             return
         older = found < SCHEMA_VERSION
         raise HostError(
@@ -96,10 +103,10 @@ class SqliteStore:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """Turn what SQLite says into what an operator can act on."""
+        """Turn what SQLite says, also of rows that are not bytes, into what one can act on."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError) as error:
             raise HostError(f"{self._path}: {error}", hint=_RESTORE) from error
 
     @property
@@ -108,7 +115,20 @@ class SqliteStore:
         return self._stored_partition() if self._read_only else self._partition
 
     def _stored_partition(self) -> int:
-        return int(self._database.execute("SELECT partition FROM storage").fetchone()[0])
+        rows = self._database.execute(f"SELECT partition, {self._crc} FROM storage").fetchall()  # noqa: S608 (our own name)
+        if len(rows) == 1 and isinstance(rows[0][0], int) and rows[0][0] >= 0:
+            partition, kept = rows[0]
+            if not self._checked or kept == partition_check(partition):
+                return int(partition)
+        raise HostError("ledger: the open partition is damaged", hint=_RESTORE)
+
+    @property
+    def _crc(self) -> str:
+        """The column of checksums; files of format 2 have none."""
+        return "crc" if self._checked else "NULL"
+
+    def _row(self, table: Table, row: tuple[bytes, bytes, int | None]) -> tuple[bytes, bytes]:
+        return check_row(table, *row) if self._checked else (row[0], row[1])
 
     def _stored_slots(self) -> dict[Table, list[int]]:
         """Return the slots there are of each partitioned table, newest first."""
@@ -136,35 +156,43 @@ class SqliteStore:
     def get(self, table: Table, key: bytes) -> bytes | None:
         with self._failing():
             for part in self._parts(table):
-                query = f"SELECT value FROM {part} WHERE key=?"  # noqa: S608 (our own name)
+                query = f"SELECT key, value, {self._crc} FROM {part} WHERE key=?"  # noqa: S608 (our own name)
                 row = self._database.execute(query, (key,)).fetchone()
                 if row is not None:
-                    return bytes(row[0])
+                    return self._row(table, row)[1]
         return None
 
     def scan(
         self, table: Table, start: bytes, stop: bytes, limit: int
     ) -> Sequence[tuple[bytes, bytes]]:
-        return self._select(self._parts(table), (start, stop, limit))
+        parts = [
+            f"SELECT key, value, {self._crc} FROM {part} WHERE key>=?1 AND key<?2"  # noqa: S608 (our own name)
+            for part in self._parts(table)
+        ]
+        query = " UNION ".join(parts) + " ORDER BY key LIMIT ?3"
+        with self._failing():
+            rows = self._database.execute(query, (start, stop, limit)).fetchall()
+        return [self._row(table, row) for row in rows]
 
     def scan_slot(
         self, table: Table, slot: int, start: bytes, limit: int
     ) -> Sequence[tuple[bytes, bytes]]:
         """Return at most `limit` rows of one slot from a key on, in key order."""
-        query = f"SELECT key, value FROM {sql_table(table, slot)} WHERE key>=? ORDER BY key LIMIT ?"  # noqa: S608 (our own name)
+        part = sql_table(table, slot)
+        query = f"SELECT key, value, {self._crc} FROM {part} WHERE key>=? ORDER BY key LIMIT ?"  # noqa: S608 (our own name)
         with self._failing():
-            return self._database.execute(query, (start, limit)).fetchall()
+            rows = self._database.execute(query, (start, limit)).fetchall()
+        return [self._row(table, row) for row in rows]
 
-    def _select(
-        self, names: Sequence[str], bounds: tuple[bytes, bytes, int]
-    ) -> Sequence[tuple[bytes, bytes]]:
-        parts = [
-            f"SELECT key, value FROM {part} WHERE key>=?1 AND key<?2"  # noqa: S608 (our own name)
-            for part in names
-        ]
-        query = " UNION ".join(parts) + " ORDER BY key LIMIT ?3"
+    def check_pages(self) -> None:
+        """Check the structure of the whole file, and that the rows are those that were written.
+
+        Raises:
+            HostError: They are not.
+        """
         with self._failing():
-            return self._database.execute(query, bounds).fetchall()
+            if self._checked:
+                sqlite_checks.check_pages(self._database)
 
     def apply(self, batches: Sequence[Persist]) -> None:
         """Write all batches durably and together.
@@ -197,17 +225,26 @@ class SqliteStore:
                 rows.setdefault(table, {})[key] = value
         for table, last in rows.items():
             gone = [(key,) for key, value in last.items() if value is None]
-            kept = [(key, value) for key, value in last.items() if value is not None]
+            kept = [
+                (key, value, row_check(table.value, key, value))
+                for key, value in last.items()
+                if value is not None
+            ]
             for part in self._parts(table) if gone else ():
                 self._database.executemany(f"DELETE FROM {part} WHERE key=?", gone)  # noqa: S608 (our own name)
             target = sql_table(table, self._partition // PARTITIONS.get(table, 1))
-            self._database.executemany(f"INSERT OR REPLACE INTO {target} VALUES (?, ?)", kept)  # noqa: S608 (our own name)
+            self._database.executemany(
+                f"INSERT INTO {target} VALUES (?, ?, ?) ON CONFLICT (key)"  # noqa: S608 (our own name)
+                " DO UPDATE SET value=excluded.value, crc=excluded.crc",
+                kept,
+            )
 
     def _open_partition(self, partition: int | None) -> None:
         if partition is None or partition == self._partition:
             return
         self._partition = partition
-        self._database.execute("UPDATE storage SET partition=?", (partition,))
+        row = (partition, partition_check(partition))
+        self._database.execute("UPDATE storage SET partition=?, crc=?", row)
         for table, span in PARTITIONS.items():
             slot = partition // span
             if slot and slot not in self._slots[table]:

@@ -1,6 +1,6 @@
 """What `hookprobe validator` may ask of the running validator; see `runtime.control`.
 
-    status                       the set, what is pending, how far the history goes
+    status                       the set, what is pending and what it is attested by
     apply   [attestation, spare] ask to become a validator, or to vote with the spare key
     approve application          vote for an application, by its id
     remove  validator            vote to remove a validator; one's own name is a resignation
@@ -12,6 +12,7 @@ checkpoint. The block is durable before the asker hears of it.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from hookprobe.crypto.bls import VoteSigner
 from hookprobe.dsm.effects import BlockAppended
@@ -25,14 +26,16 @@ from hookprobe.dsm.governance import (
     revocation_statement,
 )
 from hookprobe.dsm.notes import NOTE_MAX_BYTES
-from hookprobe.dsm.registry import Registry
+from hookprobe.dsm.registry import Application, Registry
 from hookprobe.errors import (
     LocalError,
     MalformedError,
     UnauthorizedError,
     VerificationError,
 )
+from hookprobe.neuro.verdict import TPM_ATTESTED
 from hookprobe.node.host import Effect
+from hookprobe.node.seats import NOT_ATTESTED, Judgement, judge_attestation, seat_of
 from hookprobe.node.validator import ValidatorNode
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.control import Row, Say
@@ -45,6 +48,19 @@ SOCKET_FILE = "validator.sock"
 _ATTESTATION_DIGITS_MAX = 6 << 10
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What this operator asks of applicants.
+
+    Attributes:
+        tpm_keys: Names of TPM keys that the operator vouches for.
+        require_tpm: Approve nobody who is not tpm-attested.
+    """
+
+    tpm_keys: tuple[str, ...] = ()
+    require_tpm: bool = False
+
+
 class ValidatorDesk:
     """Takes an operator's orders for a running validator.
 
@@ -52,9 +68,17 @@ class ValidatorDesk:
         node: The validator.
         log: Its log.
         clock: Says what time it is.
+        admission: What is asked of applicants.
     """
 
-    def __init__(self, node: ValidatorNode, log: LogPublisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        node: ValidatorNode,
+        log: LogPublisher,
+        clock: Clock,
+        admission: Admission = Admission(),
+    ) -> None:
+        self._admission = admission
         self._node = node
         self._log = log
         self._clock = clock
@@ -109,12 +133,24 @@ class ValidatorDesk:
                 "epoch": ledger.history.next_epoch,
                 "votes": len(registry.removals.get(node, ())),
                 "application": "",
+                "attestation": "",
+                "tpm_key": "",
             }
             for node in registry.current.ids
         ]
 
+    def _judge(self, item: Application) -> Judgement:
+        ledger = self._node.ledger
+        block = ledger.history.relic(item.epoch, item.block_id)
+        what = parse_governance(block.block.body or {}) if block is not None else None
+        if not isinstance(what, Apply):
+            return Judgement(NOT_ATTESTED, "its block is not held here")
+        seat = seat_of(ledger.history.court.chain, item.entry)
+        return judge_attestation(what.attestation, seat, self._admission.tpm_keys)
+
     def _pending(self) -> list[Row]:
         registry, own = self._registry, self._node.ledger.keys.validator_id
+        judged = {item.block_id: self._judge(item) for item in registry.applications.values()}
         return [
             {
                 "validator": item.entry.validator_id,
@@ -123,6 +159,8 @@ class ValidatorDesk:
                 "epoch": item.epoch,
                 "votes": len(item.approvals),
                 "application": item.block_id.hex(),
+                "attestation": _told(judged[item.block_id]),
+                "tpm_key": judged[item.block_id].tpm_key,
             }
             for item in registry.applications.values()
         ]
@@ -146,10 +184,18 @@ class ValidatorDesk:
         return Apply(voter.public_key, voter.prove_possession(), attestation)
 
     def _approval(self, application: bytes) -> Approve:
-        if application not in self._registry.applications:
+        found = self._registry.applications.get(application)
+        if found is None:
             raise LocalError(
                 f"no application {application.hex()[:16]} is pending: not found",
                 hint="hookprobe validator status lists them",
+            )
+        judged = self._judge(found)
+        if self._admission.require_tpm and judged.label != TPM_ATTESTED:
+            raise UnauthorizedError(
+                f"{found.entry.validator_id}: {_told(judged)}",
+                hint="dsm.validator.require_tpm asks for more; compare the key at the machine and"
+                " add it to dsm.validator.tpm_keys",
             )
         return Approve(application)
 
@@ -179,3 +225,7 @@ class ValidatorDesk:
                 "state": "written" if blocks else "waiting",
             }
         ]
+
+
+def _told(judged: Judgement) -> str:
+    return f"{judged.label}: {judged.reason}" if judged.reason else judged.label

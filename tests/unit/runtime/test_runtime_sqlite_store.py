@@ -31,7 +31,7 @@ def test_newer_and_unknown_files_are_named(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
         database.execute("PRAGMA user_version=99")
     for read_only in (False, True):
-        with pytest.raises(HostError, match="format 99, this program knows 2") as caught:
+        with pytest.raises(HostError, match="format 99, this program knows 3") as caught:
             SqliteStore(tmp_path, read_only=read_only)
         assert "version of hookprobe that wrote it" in caught.value.hint
     (tmp_path / FILE_NAME).write_bytes(b"not a database" * 100)
