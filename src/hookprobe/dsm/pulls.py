@@ -53,6 +53,7 @@ class Pull(Generic[Entry]):
     deadline: Instant = NEVER_ASKED
     got: list[Entry] = field(default_factory=list)
     urgent: bool = False
+    overtaken: tuple[int, NodeId] | None = None  # asked before, and may still answer first
 
     @property
     def named(self) -> bool:
@@ -135,9 +136,17 @@ class Puller(Generic[Entry]):
         if pull.urgent or len(pull.sources) < 2:
             return []
         pull.urgent = True
-        self._close(pull)
+        pull.overtaken = (pull.request, pull.sources[0])
         pull.sources.append(pull.sources.pop(0))
         return self._ask(key, now)
+
+    def _recall(self, pull: Pull[Entry], peer: NodeId) -> None:
+        """Go on with the peer that was overtaken: it has answered first after all."""
+        assert pull.overtaken is not None
+        self._close_one(pull.request, pull.sources[0])
+        pull.request, pull.overtaken = pull.overtaken[0], None
+        pull.sources.remove(peer)
+        pull.sources.insert(0, peer)
 
     def _ask(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
         pull = self._pulls[key]
@@ -149,12 +158,20 @@ class Puller(Generic[Entry]):
         return [Send(pull.sources[0], pull.message())]
 
     def _close(self, pull: Pull[Entry]) -> None:
-        del self._by_request[pull.request]
-        source = pull.sources[0]
+        self._close_one(pull.request, pull.sources[0])
+        self._close_overtaken(pull)
+
+    def _close_overtaken(self, pull: Pull[Entry]) -> None:
+        if pull.overtaken is not None:
+            self._close_one(*pull.overtaken)
+            pull.overtaken = None
+
+    def _close_one(self, request: int, source: NodeId) -> None:
+        del self._by_request[request]
         self._asked[source] -= 1
         if not self._asked[source]:
             del self._asked[source]
-        self._closed.append((pull.request, source))
+        self._closed.append((request, source))
 
     def _next_source(self, key: tuple[LaneKey, bytes], now: Instant) -> list[Send]:
         pull = self._pulls[key]
@@ -180,21 +197,36 @@ class Puller(Generic[Entry]):
         if (message.request, peer) in self._closed:
             return None, []  # late or repeated: of no use, but it was asked for
         key = self._by_request.get(message.request)
-        if key is None or self._pulls[key].sources[0] != peer:
+        if key is None or peer != self._asked_in(message.request, self._pulls[key]):
             raise VerificationError("blocks that were not asked for")
         pull = self._pulls[key]
-        if not message.entries:
-            return None, self._next_source(key, now)
+        overtaken = message.request != pull.request
         try:
             _check_answer(pull, message.entries)
         except VerificationError:
-            pull.deadline = now
+            if overtaken:
+                self._close_overtaken(pull)
+            else:
+                pull.deadline = now
             raise
+        if overtaken and message.entries:
+            self._recall(pull, peer)
+        elif overtaken:
+            self._close_overtaken(pull)
+            return None, []
+        if not message.entries:
+            return None, self._next_source(key, now)
         if pull.named:
             return self._take_named(key, message.entries, now)
         pull.first = message.entries[-1].signed.seq + 1
         rest = tuple(pull.sources[1:])
         return Delivery(message.entries, bound=False, rest=rest), self._continue(key, now)
+
+    def _asked_in(self, request: int, pull: Pull[Entry]) -> NodeId:
+        """Return whom a request of a pull was sent to."""
+        if pull.overtaken is not None and pull.overtaken[0] == request:
+            return pull.overtaken[1]
+        return pull.sources[0]
 
     def _take_named(
         self, key: tuple[LaneKey, bytes], entries: tuple[Entry, ...], now: Instant
@@ -241,7 +273,9 @@ class Puller(Generic[Entry]):
 
 
 def _check_answer(pull: Pull[Entry], entries: Sequence[Entry]) -> None:
-    """Check lane, numbers and links of an answer."""
+    """Check lane, numbers and links of an answer; none at all is one, too."""
+    if not entries:
+        return
     blocks = [entry.signed for entry in entries]
     if any(signed.lane != pull.lane for signed in blocks):
         raise VerificationError("answer with blocks of another chain")

@@ -1,5 +1,6 @@
 """Fetching ranges: what is taken, from whom, and what is not."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -121,6 +122,34 @@ def test_what_is_urgent_does_not_wait_for_an_announcer() -> None:
     late, sends = puller.handle_timeout(LATER)
     assert (late, [send.peer for send in sends]) == ([B], [A])
     assert (puller.asked_of(A), puller.asked_of(B)) == (1, 0)
+
+
+@pytest.mark.parametrize("first", [A, B])
+def test_of_an_announcer_and_who_overtook_it_the_first_answer_counts(first: NodeId) -> None:
+    puller: Puller[BlockEntry] = Puller(LedgerConfig())
+    sends = puller.want(Pull(LANE, 2, 3, NO_PARENT, [A]), NOW)
+    sends += puller.want(Pull(LANE, 2, 3, NO_PARENT, [B]), NOW, urgent=True)
+    requests = {send.peer: asked([send]).request for send in sends}
+    delivery, more = puller.receive_blocks(first, answer(requests[first], BLOCKS[1:3]), NOW)
+    assert delivery is not None
+    assert (more, len(puller), puller.asked_of(A), puller.asked_of(B)) == ([], 0, 0, 0)
+    other = B if first == A else A
+    assert puller.receive_blocks(other, answer(requests[other], BLOCKS[1:3]), NOW) == (None, [])
+
+
+def test_an_overtaken_announcer_cannot_spoil_the_pull() -> None:
+    for wrong in ([], BLOCKS[3:5]):
+        puller: Puller[BlockEntry] = Puller(LedgerConfig())
+        sends = puller.want(Pull(LANE, 2, 3, NO_PARENT, [A]), NOW)
+        sends += puller.want(Pull(LANE, 2, 3, NO_PARENT, [B]), NOW, urgent=True)
+        requests = {send.peer: asked([send]).request for send in sends}
+        with pytest.raises(VerificationError) if wrong else nullcontext():
+            puller.receive_blocks(A, answer(requests[A], wrong), NOW)
+        with pytest.raises(VerificationError):
+            puller.receive_blocks(A, answer(requests[B], BLOCKS[1:3]), NOW)
+        delivery, _ = puller.receive_blocks(B, answer(requests[B], BLOCKS[1:3]), NOW)
+        assert delivery is not None
+        assert (len(puller), puller.asked_of(A), puller.asked_of(B)) == (0, 0, 0)
 
 
 def test_what_is_urgent_has_room_when_all_other_requests_are_taken() -> None:
