@@ -5,7 +5,7 @@ from hookprobe.crypto.signing import Ed25519, Ed25519Signer, SignatureScheme, Si
 from hookprobe.dsm.court import Schemes
 from hookprobe.dsm.edge import EdgeKeys
 from hookprobe.dsm.enrolment import Enrolment, NodeCertificate, issue
-from hookprobe.dsm.genesis import Genesis
+from hookprobe.dsm.genesis import VERSION, Genesis
 from hookprobe.dsm.steps import ValidatorKeys
 from hookprobe.dsm.validators import ValidatorEntry
 from hookprobe.sim.dice import Dice
@@ -60,6 +60,7 @@ class Mesh:
             ca_keys=(self.authority.public_key,),
             validators=tuple(entries),
             dev=size < 4,
+            version=VERSION,
         )
         self.chain = self.genesis.chain_id()
 
