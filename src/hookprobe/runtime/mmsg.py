@@ -16,6 +16,7 @@ import struct
 from collections.abc import Sequence
 from itertools import accumulate, chain
 
+from hookprobe.errors import LocalError
 from hookprobe.htp.effects import Address, Transmit
 from hookprobe.htp.path import Burst
 
@@ -123,6 +124,9 @@ class ManyDatagrams:
         """Send datagrams in order; return how many the host took before one that it did not.
 
         At most 64 of at most 2048 bytes; one of another kind of address is one that it did not.
+
+        Raises:
+            LocalError: More than that. The blocks must never grow: the host knows their places.
         """
         blocks = self._out
         known = self._names.get
@@ -131,6 +135,8 @@ class ManyDatagrams:
             names = names[: names.index(b"")]
         packets = [data for _, data in batch[: len(names)]]
         lengths = [*map(len, packets)]
+        if len(names) > SLOTS or sum(lengths) > len(blocks.data):
+            raise LocalError(f"{len(names)} datagrams of {sum(lengths)} bytes in one call")
         places = accumulate(lengths, initial=blocks.base)
         blocks.data[: sum(lengths)] = b"".join(packets)
         blocks.names[: len(names) * _NAME_BYTES] = b"".join(names)

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from hookprobe.errors import HostError
+from hookprobe.errors import HostError, LocalError
 from hookprobe.htp.bulk import RUN_MAX as SEGMENTS_MAX
 from hookprobe.htp.bulk import RUN_MAX_BYTES
 from hookprobe.htp.effects import Address, Transmit, TransmitRun
 from hookprobe.htp.path import each_received
 from hookprobe.runtime import udp
+from hookprobe.runtime.mmsg import SLOTS, SMALL_BYTES, ManyDatagrams
 from hookprobe.runtime.udp import UdpSocket
 
 HERE = Address("127.0.0.1", 0)
@@ -245,3 +246,15 @@ def test_ipv6_and_hosts_without_the_calls_do_each_datagram_by_itself(
         here = UdpSocket(Address("::1", 0))
         assert here.many is None
         here.shut()
+
+
+def test_more_than_the_blocks_hold_is_refused_before_the_host_sees_it() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        many = ManyDatagrams(one.fileno(), (0, 0))
+        address = Address("127.0.0.1", 9)
+        for batch in (
+            [Transmit(address, b"x")] * (SLOTS + 1),
+            [Transmit(address, b"x" * (SMALL_BYTES + 1))] * SLOTS,
+        ):
+            with pytest.raises(LocalError):
+                many.send(batch)
