@@ -10,6 +10,7 @@ from hookprobe.dsm.backlog import Backlog
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.consensus import Simplex
 from hookprobe.dsm.content import ContentJudge
+from hookprobe.dsm.dead_keys import KeyUse
 from hookprobe.dsm.effects import Effect
 from hookprobe.dsm.finality import Finality
 from hookprobe.dsm.governance import Act
@@ -158,9 +159,11 @@ def change_any_number(patch: pytest.MonkeyPatch) -> None:
 def bury_no_keys(patch: pytest.MonkeyPatch) -> None:
     honest_read = Registry.read
 
-    def wrong(self: Registry, acts: Iterable[Act], offenders: Iterable[str]) -> list[Write]:
+    def wrong(
+        self: Registry, acts: Iterable[Act], offenders: Iterable[str], uses: Sequence[KeyUse] = ()
+    ) -> list[Write]:
         self._tombstones = {}
-        return honest_read(self, acts, offenders)
+        return honest_read(self, acts, offenders, uses)
 
     patch.setattr(Registry, "read", wrong)
 
@@ -168,8 +171,10 @@ def bury_no_keys(patch: pytest.MonkeyPatch) -> None:
 def spare_the_convicted(patch: pytest.MonkeyPatch) -> None:
     honest_read = Registry.read
 
-    def wrong(self: Registry, acts: Iterable[Act], offenders: Iterable[str]) -> list[Write]:
-        return honest_read(self, acts, [])
+    def wrong(
+        self: Registry, acts: Iterable[Act], offenders: Iterable[str], uses: Sequence[KeyUse] = ()
+    ) -> list[Write]:
+        return honest_read(self, acts, [], uses)
 
     patch.setattr(Registry, "read", wrong)
 
@@ -208,7 +213,7 @@ def check_no_signature_later(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Backlog, "_holds", lambda _self, _covered: True)
 
 
-FORGERS = replace(FAST, name="forgers", sizes=(4,), roles=("forger",))
+FORGERS = replace(CHURN, name="forgers", sizes=(4,), roles=("forger",))
 LAWFUL = ("S1:", "S2:", "S3:", "S4:", "S5:", "S6:", "S7:")
 CHANGING = replace(CHURN, name="changing", sizes=(4,))
 SEVEN = replace(CHURN, name="seven", sizes=(7,), roles=("twins", "voter"))
