@@ -23,7 +23,14 @@ from hookprobe.crypto.signing import Ed25519, Ed25519Signer
 from hookprobe.htp.bulk import BulkQueue
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import SUITE_CLASSICAL, SUITE_HYBRID, HtpConfig
-from hookprobe.htp.effects import Address, Effect, MessageReceived, Transmit
+from hookprobe.htp.effects import (
+    Address,
+    Effect,
+    MessageReceived,
+    Transmit,
+    TransmitRun,
+    each_datagram,
+)
 from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.keys import SessionKeys
 from hookprobe.htp.packet import PacketType, decode_header
@@ -90,7 +97,8 @@ def endpoint(
 
 
 def datagrams(effects: list[Effect]) -> list[bytes]:
-    return [effect.data for effect in effects if isinstance(effect, Transmit)]
+    leaving = (one for one in effects if isinstance(one, Transmit | TransmitRun))
+    return [one.data for one in each_datagram(leaving)]
 
 
 class Meter:

@@ -285,8 +285,11 @@ class Session:
         if not alike or numbers != tuple(range(first, first + count)) or numbers[-1] >= NUMBER_MAX:
             return [], 0, 0
         headers, sealed = zip(*block.rows, strict=True)
-        plains = self._opening.open_run(first, sealed, headers)
-        fragments, taken = self._read_pieces(plains, tails) if plains else ([], 0)
+        plains = self._opening.open_run(first, sealed[:1], headers[:1])
+        if not plains or plains[0][_BODY_START:_KIND_END] != BULK_KIND:
+            return [], 0, 0  # a burst of messages is opened once, by whom it is for
+        plains += self._opening.open_run(first + 1, sealed[1:], headers[1:])
+        fragments, taken = self._read_pieces(plains, tails)
         self._window.extend(taken)
         return fragments, taken, timestamps[taken - 1]
 

@@ -29,6 +29,7 @@ from hookprobe.htp.trust import level_of
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
+AHEAD_LEAST = 2  # packets of bulk data expected behind one
 RANGES_MAX = 8  # of acknowledgements; a link with more has gaps that packets are on their way for
 
 # stream id, last heard, trust, probe echo, vitals (5), acknowledgements (4), beacons (3), ranges
@@ -72,16 +73,26 @@ class QuickLink(Link):
     def receive_bulk(
         self, datagrams: Sequence[tuple[bytes, Address]], start: int, now: Instant
     ) -> int:
-        """Take the usual packets of bulk data from `start` on in one go; return how many."""
+        """Take the usual packets of bulk data from `start` on in one go; return how many.
+
+        What is opened behind the last of them is opened in vain: messages may follow, and only the
+        inside of a packet tells. So this looks ahead no further than it already was right.
+        """
         path = self._path
         if self.ended is not None or not path.proven or not self._acks.ranges:
             return 0
-        fragments, timestamp = self.session.open_run(_of(datagrams, start, path.address))
-        if fragments:
-            self.last_heard = now
-            self._fragments += fragments
-            self._acks.receive_next(timestamp, now, len(fragments))
-        return len(fragments)
+        packets, taken, ahead = _of(datagrams, start, path.address), 0, AHEAD_LEAST
+        while self._fragments:  # of the packet before `start`, or taken here
+            fragments, timestamp = self.session.open_run(islice(packets, ahead))
+            if fragments:
+                self.last_heard = now
+                self._fragments += fragments
+                self._acks.receive_next(timestamp, now, len(fragments))
+                taken += len(fragments)
+            if len(fragments) < ahead:
+                break
+            ahead *= 2
+        return taken
 
     def receive_burst(self, burst: Burst, now: Instant) -> int:
         """Take the usual packets of bulk data in a burst in one go; return how many."""

@@ -1,11 +1,13 @@
 """Condition 41: two endpoints on one clock, and a link that does its worst."""
 
 import hashlib
+from collections.abc import Sequence
 from random import Random
 
 import pytest
 from tests.unit.htp.htp_pair import Host, Weather, World, datagrams, pair
 
+from hookprobe.crypto.sealing import OpeningKey
 from hookprobe.htp import keepalive
 from hookprobe.htp.channels import Channel
 from hookprobe.htp.config import DATAGRAM_BYTES
@@ -269,6 +271,47 @@ def test_a_run_is_judged_like_its_packets_one_by_one(seed: int) -> None:
         outcomes.append((fragments, drops, link.session._window.highest, link._acks.ranges))
     assert outcomes[0] == outcomes[1] == outcomes[2]
     assert len(packets) > 4
+
+
+@pytest.mark.parametrize("way", ["together", "bursts"])
+@pytest.mark.parametrize("kind", ["messages", "chunks", "both in turn"])
+def test_a_batch_of_packets_is_opened_once_and_not_once_for_each_that_comes_before(
+    way: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, edge, validator = pair()
+    world.run(2 * SECOND)
+    packets: list[bytes] = []
+    for number in range(30):
+        effects: list[Effect] = []
+        if kind != "chunks":
+            payload = bytes(1000)
+            effects += edge.endpoint.send(validator.name, Channel.TER, payload, world.now)
+        if kind != "messages":
+            one = [(head(number), chunk(number, 1000))]
+            effects += edge.endpoint.send_chunks(validator.name, one, world.now)
+        world.now = Instant(world.now + 100 * MILLISECOND)
+        packets += datagrams(effects + edge.endpoint.handle_timeout(world.now))
+    opened: list[int] = []
+    open_run, open_one = OpeningKey.open_run, OpeningKey.open
+
+    def count_run(self: OpeningKey, first: int, texts: Sequence[bytes], bound: Sequence[bytes]
+    ) -> list[bytes]:  # fmt: skip
+        opened.extend(range(first, first + len(texts)))
+        return open_run(self, first, texts, bound)
+
+    def count_one(self: OpeningKey, counter: int, text: bytes, bound: bytes) -> bytes:
+        opened.append(counter)
+        return open_one(self, counter, text, bound)
+
+    monkeypatch.setattr(OpeningKey, "open_run", count_run)
+    monkeypatch.setattr(OpeningKey, "open", count_one)
+    batches = bursts(packets, edge.address)
+    if way == "together":
+        batches = [[(packet, edge.address) for packet in packets]]
+    for batch in batches:
+        validator.endpoint.receive_batch(batch, world.now)
+    assert len(packets) >= 12
+    assert len(packets) <= len(opened) <= 2 * len(packets)
 
 
 def test_a_burst_from_elsewhere_moves_nothing_and_is_judged_packet_by_packet() -> None:
