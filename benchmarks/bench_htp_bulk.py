@@ -5,7 +5,7 @@ receiver hashes what came, makes it durable with fsync and only then answers; th
 before the hash to the answer. CPU time is that of the sending and of the receiving process while
 the clock runs. HTP runs twice: kept to datagrams of 1200 bytes, as QUIC libraries are by default,
 and with the search for the path's size, which finds 8952 bytes on the loopback. It sends under
-LEDBAT++, as edges do.
+LEDBAT++, as edges do. The floor is what no sealed transfer at 1200 bytes can do without.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.bench_htp import Plain, endpoint
+from benchmarks.bulk_floor import floor_receive, floor_send
 from benchmarks.certificates import certify
 
 from hookprobe.htp.channels import Channel
@@ -49,7 +50,7 @@ MIB = 1 << 20
 LOOPBACK = "127.0.0.1"
 BLOCK_BYTES = 1 << 16
 WAIT_S = 120
-KINDS = ("htp", "htp, jumbo", "qh3", "aioquic", "tls")
+KINDS = ("htp", "htp, jumbo", "floor", "qh3", "aioquic", "tls")
 SIZES = {"aioquic": 12 * MIB}  # the slowest; all figures are for a mebibyte
 
 Row = tuple[str, float, str]
@@ -312,6 +313,7 @@ async def tls_send(task: dict[str, Any]) -> None:
 WORKS: dict[str, tuple[Work, Work]] = {
     "htp": (htp_receive, htp_send),
     "htp, jumbo": (htp_receive, htp_send),
+    "floor": (lambda task: floor_receive(task, say), lambda task: floor_send(task, say)),
     "qh3": (quic_receive, quic_send),
     "aioquic": (quic_receive, quic_send),
     "tls": (tls_receive, tls_send),
@@ -393,10 +395,14 @@ def run() -> list[Row]:
 def rows_of(best: dict[str, tuple[float, ...]]) -> list[Row]:
     rows: list[Row] = []
     for kind, (wall, sending, receiving) in best.items():
-        label = {"htp": "HTP at 1200 B", "htp, jumbo": "HTP at 8952 B"}.get(kind, kind)
+        label = {"htp": "HTP at 1200 B", "htp, jumbo": "HTP at 8952 B",
+                 "floor": "floor, a bare loop at 1200 B"}.get(kind, kind)  # fmt: skip
         rows.append((f"bulk, fsync and SHA-256: {label}", MIB / 1e6 * 1000 / wall, "MB/s"))
         rows.append((f"bulk, sending: {label}", sending, "ms of CPU/MiB"))
         rows.append((f"bulk, receiving: {label}", receiving, "ms of CPU/MiB"))
+    for place, what in ((1, "sending"), (2, "receiving")):
+        ratio = best["htp"][place] / best["floor"][place]
+        rows.append((f"bulk, {what}: HTP at 1200 B / the floor", ratio, "times the CPU"))
     for kind, label in (("htp", "HTP at 1200 B"), ("htp, jumbo", "HTP at 8952 B")):
         for peer in ("qh3", "aioquic", "tls"):
             ratio = best[peer][0] / best[kind][0]

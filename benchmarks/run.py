@@ -33,6 +33,8 @@ GOALS = {
     "bulk: HTP at 1200 B / aioquic": ("≥", 7.0),
     "bulk, sending: HTP at 1200 B": ("≤", 3.5),
     "bulk, receiving: HTP at 1200 B": ("≤", 5.0),
+    "bulk, sending: HTP at 1200 B / the floor": ("≤", 2.0),
+    "bulk, receiving: HTP at 1200 B / the floor": ("≤", 2.0),
     "NEURO step, pure": ("≤", 8.0),
     "NEURO step, numpy": ("≤", 250.0),
     "NEURO step, numba": ("≤", 40.0),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hookprobe.runtime.file_parts import JOURNAL_EVERY_CHUNKS
 from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, MeshShape
 
 SHAPE = MeshShape(
@@ -109,7 +110,7 @@ async def killed_story(machine: Machine) -> None:
     await machine.start(VERIFIER, "validator-1", "edge-a")
     assert (await machine.file("put", old, "validator-1:a.bin"))[0] == 0
     putting = await machine.begin("put", new, "validator-1:a.bin", "--replace")
-    await machine.held(512)
+    await machine.held(JOURNAL_EVERY_CHUNKS)
     await machine.mesh.kill("validator-1")
     assert (machine.served / "a.bin").read_bytes() == b"old"
     putting.terminate()

@@ -27,7 +27,13 @@ from hookprobe.htp.packet import (
 )
 from hookprobe.htp.recovery import Flight, Recovery, Settled
 from hookprobe.htp.session import Session, SessionNames
-from hookprobe.htp.transfer_codec import FileFacts, FileFlags, FileHeader, FileOperation
+from hookprobe.htp.transfer_codec import (
+    CHUNK_BYTES,
+    FileFacts,
+    FileFlags,
+    FileHeader,
+    FileOperation,
+)
 from hookprobe.htp.transfer_codec import encode_frame as encode_file_frame
 from hookprobe.htp.transfer_receiver import Incoming
 from hookprobe.wire.identifiers import NodeId
@@ -333,7 +339,7 @@ def pieces_of(data: bytes, facts: FileFacts, index: int, count: int) -> list[Bul
     flags = FileFlags.LAST if index == facts.chunks - 1 else FileFlags(0)
     fields = (FileOperation.CHUNK, flags, index, 1, facts.chunks, facts.sha256[:4])
     head = encode_file_frame(FileHeader(*fields))
-    body = data[index << 13 : (index + 1) << 13]
+    body = data[index * CHUNK_BYTES :][:CHUNK_BYTES]
     step = -(-len(body) // count)
     return [BulkFragment(head, place, count - 1, (body[place * step : (place + 1) * step],))
             for place in range(count)]  # fmt: skip
@@ -353,7 +359,7 @@ def neighbours(fragments: list[BulkFragment], random: Random) -> list[BulkFragme
     return found
 
 
-@given(st.integers(1, 5 << 13), st.integers(0, 2**32), st.integers(2, 9), st.integers(2, 9))
+@given(st.integers(1, 5 * CHUNK_BYTES), st.integers(0, 2**32), st.integers(2, 9), st.integers(2, 9))
 def test_neighbours_are_written_like_single_fragments(
     size: int, seed: int, coarse: int, fine: int
 ) -> None:

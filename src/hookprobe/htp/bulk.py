@@ -16,7 +16,7 @@ from hookprobe.errors import LocalError
 from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES
 
 HEAD_BYTES = 16
-CHUNK_MAX_BYTES = 1 << 14
+CHUNK_MAX_BYTES = 1 << 16
 RUN_MAX = 64  # what hosts take in one call
 RUN_MAX_BYTES = 65_000  # the same; with headers, a run is one IP packet inside the host
 CHUNK_COST_BYTES = 512
@@ -152,7 +152,7 @@ class BulkQueue:
             LocalError: Not a chunk and its 16 bytes.
         """
         if len(head) != HEAD_BYTES or not 0 < len(data) <= CHUNK_MAX_BYTES:
-            raise LocalError("bulk: a chunk has 1 to 16384 bytes behind a header of 16")
+            raise LocalError(f"bulk: a chunk has 1 to {CHUNK_MAX_BYTES} bytes and a header of 16")
         cost = len(data) + CHUNK_COST_BYTES
         if self.held + cost > self._held_max:
             return False

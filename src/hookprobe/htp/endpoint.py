@@ -180,7 +180,7 @@ class Endpoint:
         return -1 if link is None else link.traffic.bulk.room
 
     def send_chunks(self, peer: NodeId, chunks: Chunks, now: Instant) -> list[Effect]:
-        """Send bulk data, 16 bytes and at most 16 KiB each; fragments arrive in any order."""
+        """Send bulk data, 16 bytes and at most 64 KiB each; fragments arrive in any order."""
         return self._offer(peer, Channel.FILE, lambda one: one.offer_chunks(chunks), now)
 
     def _offer(

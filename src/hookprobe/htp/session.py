@@ -232,9 +232,9 @@ class Session:
         """Open the usual packets of bulk data, up to one that `open` has to judge.
 
         Usual: DATA that asks for an acknowledgement and nothing else, with the number that is next
-        and the present beacon, around a fragment of a chunk. Each of the packets has the
-        size of the smallest session packet at least. A file is a thousand of them in a mebibyte, so
-        they skip what can only matter to others.
+        and the present beacon, around a fragment of a chunk, of which only the last is padded. Each
+        has the size of the smallest session packet at least. A file is a thousand of them in a
+        mebibyte, so they skip what can only matter to others.
 
         Returns (fragments, timestamp of the packet of the last one).
         """
@@ -256,14 +256,11 @@ class Session:
         front = b"" if self.names.dialled else self.resonance
         fragments: list[BulkFragment] = []
         for plain, (_, tail) in zip(plains, tails, strict=False):
-            # The payload fills the packet, so that there is no padding to look at.
-            inside = (len(plain) - _BODY_START).to_bytes(4) + BULK_KIND
-            if plain[RESONANCE_BYTES:_KIND_END] != inside or not plain.startswith(front):
-                break
-            head, piece = plain[_BODY_START:_PIECE_START], plain[_PIECE_START:]
+            place, last = tail >> 8 & 0xFF, tail & 0xFF
+            piece = _piece_of(plain, padded=place == last) if plain.startswith(front) else b""
             if not piece:
                 break
-            fields = (head, tail >> 8 & 0xFF, tail & 0xFF, (piece,))
+            fields = (plain[_BODY_START:_PIECE_START], place, last, (piece,))
             fragments.append(_tuple(BulkFragment, fields))
         if not fragments:
             return fragments, 0
@@ -296,8 +293,8 @@ class Session:
     def _read_pieces(
         self, plains: Sequence[bytes], tails: tuple[int, ...]
     ) -> tuple[list[BulkFragment], int]:
-        # The payload fills the packet, so that there is no padding to look at. Only the answering
-        # end has a beacon to compare with.
+        # Where the payload fills the packet, there is no padding to look at. Only the answering end
+        # has a beacon to compare with.
         inside = (len(plains[0]) - _BODY_START).to_bytes(4) + BULK_KIND
         front = b"" if self.names.dialled else self.resonance
         fragments: list[BulkFragment] = []
@@ -305,16 +302,16 @@ class Session:
         while at < count and len(plains[0]) > _PIECE_START:
             start, tail = plains[at][:_PIECE_START], tails[at]
             place, last = tail >> 8 & 0xFF, tail & 0xFF
-            if tail >> 16 != _BULK_FLAGS or place > last:
+            if tail >> 16 != _BULK_FLAGS or place > last or not start.startswith(front):
                 break
-            if start[RESONANCE_BYTES:_KIND_END] != inside or not start.startswith(front):
+            stop = at + 1
+            if start[RESONANCE_BYTES:_KIND_END] == inside:
+                stop = _alike_until(plains, tails, at, start)
+                pieces = tuple([one[_PIECE_START:] for one in plains[at:stop]])
+            elif place == last and (piece := _piece_of(plains[at], padded=True)):
+                pieces = (piece,)
+            else:
                 break
-            stop = min(count, at + last + 1 - place)
-            alike = [one.startswith(start) for one in plains[at:stop]]
-            expected = tuple(range(tail, tail + (stop - at << 8), 1 << 8))
-            if tails[at:stop] != expected or not all(alike):
-                stop = at + 1
-            pieces = tuple([one[_PIECE_START:] for one in plains[at:stop]])
             fragments.append(_tuple(BulkFragment, (start[_BODY_START:], place, last, pieces)))
             at = stop
         return fragments, at
@@ -408,6 +405,26 @@ class Session:
         window = (highest, run, int.from_bytes(frozen[_FROZEN.size :]))
         session._resume(failed, counter, resonance, ReplayWindow.thaw(window))
         return session
+
+
+def _piece_of(plain: bytes, *, padded: bool) -> bytes:
+    """Return the piece in the body of a usual packet of bulk data; empty: it is not one."""
+    stop = _BODY_START + int.from_bytes(plain[RESONANCE_BYTES:_BODY_START])
+    if plain[_BODY_START:_KIND_END] != BULK_KIND or stop > len(plain):
+        return b""
+    if stop < len(plain) and not (padded and plain.count(0, stop) == len(plain) - stop):
+        return b""
+    return plain[_PIECE_START:stop]
+
+
+def _alike_until(plains: Sequence[bytes], tails: tuple[int, ...], at: int, start: bytes) -> int:
+    """Return behind which of the bodies from `at` on there is no next fragment of its chunk."""
+    tail = tails[at]
+    stop = min(len(plains), at + (tail & 0xFF) + 1 - (tail >> 8 & 0xFF))
+    if tails[at:stop] != tuple(range(tail, tail + (stop - at << 8), 1 << 8)):
+        return at + 1
+    alike = [one.startswith(start) for one in plains[at:stop]]
+    return stop if all(alike) else at + alike.index(False)
 
 
 class ReplayError(VerificationError):

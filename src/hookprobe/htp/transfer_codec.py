@@ -5,8 +5,8 @@
 `file_id` is chosen by who asks; whatever the asked end sends about it carries RESPONSE, so both
 ends may choose the same number. `file_hash` is the front of the SHA-256 and only catches mix-ups.
 
-A file is cut into chunks of the smallest power of two from 8 KiB on that needs at most 65,536 of
-them, which is what the 16-bit index can count: 8 KiB up to 512 MiB, 16 KiB up to 1 GiB.
+A file is cut into chunks of 64 KiB, the last one shorter; see ADR 20. Of the 65,536 that the 16-bit
+index can count, the largest file has a quarter.
 """
 
 import struct
@@ -19,10 +19,10 @@ from hookprobe.htp.transfer_paths import PATH_MAX_BYTES, check_path
 from hookprobe.wire.reader import Reader, Writer
 
 HEADER_BYTES = 16
-CHUNK_LOG2_MIN = 13
-CHUNKS_MAX = 1 << 16
 FILE_MAX_BYTES = 1 << 30
-CHUNK_LOG2_MAX = 14
+CHUNK_LOG2 = 16
+CHUNK_BYTES = 1 << CHUNK_LOG2
+CHUNKS_MAX = FILE_MAX_BYTES >> CHUNK_LOG2
 SHA256_BYTES = 32
 ANY_CONTENT = bytes(SHA256_BYTES)  # as `if_match`: no condition
 RANGES_MAX = CHUNKS_MAX // 2
@@ -132,17 +132,13 @@ class FileFacts:
             raise MalformedError("file: a SHA-256 has 32 bytes")
 
     @property
-    def chunk_log2(self) -> int:
-        return CHUNK_LOG2_MIN if self.size <= CHUNKS_MAX << CHUNK_LOG2_MIN else CHUNK_LOG2_MAX
-
-    @property
     def chunks(self) -> int:
         """How many chunks there are; none for an empty file."""
-        return -(-self.size >> self.chunk_log2)
+        return -(-self.size >> CHUNK_LOG2)
 
     def chunk_size(self, index: int) -> int:
         """Return the bytes of one chunk; only the last one may be short."""
-        return min(1 << self.chunk_log2, self.size - (index << self.chunk_log2))
+        return min(CHUNK_BYTES, self.size - (index << CHUNK_LOG2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +273,7 @@ def _text(reader: Reader) -> str:
 def encode_write(request: WriteRequest, *, update: bool) -> bytes:
     """Return the body of CREATE or UPDATE."""
     facts = request.facts
-    writer = Writer().u64(facts.size).u8(facts.chunk_log2).u8(request.compressible)
+    writer = Writer().u64(facts.size).u8(CHUNK_LOG2).u8(request.compressible)
     writer.u16(request.mode).put(facts.sha256)
     if update:
         writer.put(request.if_match)
@@ -298,7 +294,7 @@ def decode_write(body: bytes, *, update: bool) -> WriteRequest:
     if_match = reader.take(SHA256_BYTES) if update else ANY_CONTENT
     path = _text(reader)
     reader.finish()
-    if chunk_log2 != facts.chunk_log2 or compressible > 1 or mode & ~MODE_BITS:
+    if chunk_log2 != CHUNK_LOG2 or compressible > 1 or mode & ~MODE_BITS:
         raise MalformedError("CREATE or UPDATE: impossible chunk size, compression or mode")
     return WriteRequest(facts, bool(compressible), mode, if_match, check_path(path))
 

@@ -19,6 +19,8 @@ from hookprobe.errors import (
 )
 from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.transfer_codec import (
+    CHUNK_BYTES,
+    CHUNK_LOG2,
     ChunkRange,
     FileError,
     FileFacts,
@@ -48,7 +50,7 @@ from hookprobe.wire.instant import MINUTE, Instant
 
 TRANSFERS_MAX = 16
 IDLE_US = MINUTE
-PARTIAL_MAX = 1024  # chunks; senders have half as many on the way
+PARTIAL_MAX = 128  # chunks; senders have half as many on the way
 
 _NOT_BULK = (FileFlags.COMPRESSED | FileFlags.RESUME | FileFlags.NOREPLACE).value
 _LAST = FileFlags.LAST.value
@@ -172,7 +174,7 @@ class Incoming:
         if self.here[index]:
             return None
         self._hold(index)
-        return WritePart(self.file_id, index << self.facts.chunk_log2, body, (index,))
+        return WritePart(self.file_id, index << CHUNK_LOG2, body, (index,))
 
     def _check(self, header: FileHeader) -> int:
         facts, index = self.facts, header.chunk_index
@@ -196,7 +198,7 @@ class Incoming:
             MalformedError: Of another file, of a wrong size or place; nothing is to be written.
             LimitExceededError: Pieces of more chunks than anybody would have on the way.
         """
-        run, here, log2 = WriteRun(self.file_id), self.here, self.facts.chunk_log2
+        run, here = WriteRun(self.file_id), self.here
         last_index = len(here) - 1
         known, cut, index, size, step, missing = b"", -1, 0, 0, 0, 0
         for head, place, last, pieces in fragments:
@@ -204,7 +206,7 @@ class Incoming:
                 if missing:
                     self._partial[index] = (cut, missing)
                 index = self._place_of(head)
-                size = self.facts.chunk_size(index) if index == last_index else 1 << log2
+                size = self.facts.chunk_size(index) if index == last_index else CHUNK_BYTES
                 known, cut, step = head, last, -(-size // (last + 1))
                 missing = 0 if here[index] else self._missing(index, last)
             start, count = place * step, len(pieces)
@@ -213,7 +215,7 @@ class Incoming:
             named = (1 << count) - 1 << place
             if not missing & named:
                 continue
-            run.add_missing((index << log2) + start, pieces, missing >> place)
+            run.add_missing((index << CHUNK_LOG2) + start, pieces, missing >> place)
             missing &= ~named
             if not missing:
                 self._hold(index)

@@ -12,6 +12,7 @@ import zlib
 
 from hookprobe.errors import LocalError
 from hookprobe.htp.transfer_codec import (
+    CHUNK_BYTES,
     ChunkRange,
     FileFacts,
     FileFlags,
@@ -37,7 +38,6 @@ class Outgoing:
     """
 
     __slots__ = (
-        "_chunk_bytes",
         "_chunks",
         "_compressible",
         "_front",
@@ -57,7 +57,7 @@ class Outgoing:
     ) -> None:
         self.facts = facts
         self.file_id = file_id
-        self._chunks, self._chunk_bytes = facts.chunks, 1 << facts.chunk_log2
+        self._chunks = facts.chunks
         self._front = facts.sha256[:4]
         self._response = FileFlags.RESPONSE if response else FileFlags(0)
         self._compressible = compressible
@@ -92,7 +92,7 @@ class Outgoing:
             LocalError: No chunk is wanted, or the data has another length.
         """
         index = self._next
-        flags, right = self._response, self._chunk_bytes
+        flags, right = self._response, CHUNK_BYTES
         if index is not None and index == self._chunks - 1:
             flags, right = flags | FileFlags.LAST, self.facts.chunk_size(index)
         if index is None or len(data) != right:

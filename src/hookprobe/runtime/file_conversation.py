@@ -13,6 +13,7 @@ from functools import partial
 from hookprobe.errors import RemoteError
 from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.transfer_codec import (
+    CHUNK_LOG2,
     ChunkRange,
     FileError,
     FileFacts,
@@ -293,4 +294,4 @@ def chunks_of(facts: FileFacts, offset: int, length: int) -> tuple[ChunkRange, .
     stop = min(offset + length, facts.size)
     if offset >= stop:
         return ()
-    return (ChunkRange(offset >> facts.chunk_log2, stop - 1 >> facts.chunk_log2),)
+    return (ChunkRange(offset >> CHUNK_LOG2, stop - 1 >> CHUNK_LOG2),)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hookprobe.htp.transfer_codec import (
+    CHUNK_BYTES,
     FileError,
     FileFacts,
     FileRefusedError,
@@ -25,7 +26,7 @@ from hookprobe.htp.transfer_codec import (
 )
 from hookprobe.runtime.file_paths import open_beneath, rename_noreplace
 
-JOURNAL_EVERY_CHUNKS = 512
+JOURNAL_EVERY_CHUNKS = 64  # 4 MiB
 _READ_BYTES = 1 << 17  # read again and again into the same place, which stays in the caches
 JOURNAL = ".journal"
 SUFFIXES = (".part", JOURNAL)
@@ -100,7 +101,7 @@ class Source:
                 self.facts = FileFacts(self._seen.st_size, hash_file(handle))
             self.check()
             stack.pop_all()
-        self._log2, self._last = self.facts.chunk_log2, self.facts.chunks - 1
+        self._last = self.facts.chunks - 1
         self.mode = stat.S_IMODE(self._seen.st_mode)
         self.modified_us = self._seen.st_mtime_ns // 1000
 
@@ -110,11 +111,9 @@ class Source:
         Raises:
             FileRefusedError: The file is shorter than it was.
         """
-        size, log2 = 1 << self._log2, self._log2
-        if index == self._last:
-            size = self.facts.chunk_size(index)
+        size = self.facts.chunk_size(index) if index == self._last else CHUNK_BYTES
         with refusing(self._what):
-            data = os.pread(self._handle, size, index << log2)
+            data = os.pread(self._handle, size, index * CHUNK_BYTES)
         if len(data) != size:
             raise FileRefusedError(FileError.CHANGED, f"file {self._what}")
         return data

@@ -11,15 +11,22 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from hookprobe.htp.transfer_codec import FileFacts, FileFlags, FileRefusedError, encode_error
+from hookprobe.htp.bulk import CHUNK_COST_BYTES
+from hookprobe.htp.transfer_codec import (
+    CHUNK_BYTES,
+    FileFacts,
+    FileFlags,
+    FileRefusedError,
+    encode_error,
+)
 from hookprobe.htp.transfer_sender import Outgoing
 from hookprobe.runtime.file_call import Call
 from hookprobe.wire.identifiers import NodeId
 
 ROOM_WAIT_S = 0.005
 REPLIES_MAX = 256
-BATCH_CHUNKS = 32  # a quarter of a mebibyte between two turns of the loop
-CHUNK_ROOM_BYTES = 1 << 15
+BATCH_CHUNKS = 4  # a quarter of a mebibyte between two turns of the loop
+CHUNK_ROOM_BYTES = CHUNK_BYTES + CHUNK_COST_BYTES
 
 
 class Room(Enum):

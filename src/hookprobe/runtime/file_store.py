@@ -15,6 +15,7 @@ from pathlib import Path
 from hookprobe.errors import HostError, UnauthorizedError
 from hookprobe.htp.transfer_codec import (
     ANY_CONTENT,
+    CHUNK_LOG2,
     Entry,
     FileError,
     FileFacts,
@@ -125,7 +126,7 @@ class FileStore:
 
     def _key(self, request: WriteRequest) -> str:
         facts = request.facts
-        said = (self._owner, request.path, str(facts.size), facts.sha256.hex(), facts.chunk_log2)
+        said = (self._owner, request.path, str(facts.size), facts.sha256.hex(), CHUNK_LOG2)
         joined = "\n".join(str(part) for part in said)
         return hashlib.sha256(joined.encode()).hexdigest()[:_KEY_DIGITS]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from hookprobe.errors import LocalError, VerificationError
 from hookprobe.htp.transfer_codec import (
     ANY_CONTENT,
+    CHUNK_LOG2,
     LIST_MAX,
     ChunkRange,
     Entry,
@@ -74,7 +75,7 @@ class _BytesSource:
         return self._facts
 
     def read(self, index: int) -> bytes:
-        start = index << self._facts.chunk_log2
+        start = index << CHUNK_LOG2
         return self._data[start : start + self._facts.chunk_size(index)]
 
     def check(self) -> None:
@@ -197,7 +198,7 @@ class HTPFileTransfer:
         with contextlib.ExitStack() as stack:
             stack.callback(part.suspend)
             incoming = Incoming(facts, 0, bytes(part.here))
-            progress(min(incoming.held_chunks << facts.chunk_log2, facts.size), facts.size)
+            progress(min(incoming.held_chunks << CHUNK_LOG2, facts.size), facts.size)
             try:
                 await self._fetch(path, incoming, part, progress)
             except FileRefusedError as error:
@@ -220,8 +221,8 @@ class HTPFileTransfer:
     ) -> None:
         facts = incoming.facts
         for first, last in incoming.missing():
-            offset = first << facts.chunk_log2
-            length = (last + 1 << facts.chunk_log2) - offset
+            offset = first << CHUNK_LOG2
+            length = (last + 1 << CHUNK_LOG2) - offset
             plain = check_path(path.removeprefix("/"))
             request = ReadRequest(plain, offset, length, facts.sha256)
             with self._session.call() as call:
@@ -316,7 +317,7 @@ class _Counted:
         self._source = source
         facts = source.facts
         self._done = facts.size - sum(
-            facts.chunk_size(last) + (last - first << facts.chunk_log2) for first, last in missing
+            facts.chunk_size(last) + (last - first << CHUNK_LOG2) for first, last in missing
         )
         self._progress = progress
         progress(self._done, facts.size)
@@ -350,4 +351,4 @@ class _Noted:
         self._sink.write(offset, data, whole)
         incoming = self._incoming
         size = incoming.facts.size
-        self._progress(min(incoming.held_chunks << incoming.facts.chunk_log2, size), size)
+        self._progress(min(incoming.held_chunks << CHUNK_LOG2, size), size)

@@ -12,6 +12,7 @@ from hookprobe.htp import transfer_codec as codec
 from hookprobe.htp.effects import BulkFragment
 from hookprobe.htp.transfer_codec import (
     ANY_CONTENT,
+    CHUNK_BYTES,
     ChunkRange,
     FileError,
     FileFacts,
@@ -40,9 +41,9 @@ from hookprobe.htp.transfer_writes import WritePart, inflate
 from hookprobe.wire.instant import Instant
 
 NOW = Instant(1_000_000)
-CHUNK = 8192
-TEXT = (b"the same line again and again\n" * 2000)[: 5 * CHUNK + 100]
-NOISE = b"".join(hashlib.sha256(bytes((i >> 8, i & 255))).digest() for i in range(2000))
+CHUNK = CHUNK_BYTES
+TEXT = (b"the same line again and again\n" * 12_000)[: 5 * CHUNK + 100]
+NOISE = b"".join(hashlib.sha256(i.to_bytes(4)).digest() for i in range(16_000))
 
 
 def facts_of(data: bytes) -> FileFacts:

@@ -24,6 +24,7 @@ from hookprobe.htp.effects import (
     TrustReported,
 )
 from hookprobe.htp.transfer_codec import (
+    CHUNK_BYTES,
     FileError,
     FileFacts,
     FileFlags,
@@ -33,7 +34,7 @@ from hookprobe.htp.transfer_codec import (
 from hookprobe.htp.trust import FULL_FROM, Level
 from hookprobe.node.doubts import ASTRAY, EXPIRED, UNCERTIFIED, Doubt, doubt_of_score
 from hookprobe.runtime.clock import Clock
-from hookprobe.runtime.file_pump import Room
+from hookprobe.runtime.file_pump import CHUNK_ROOM_BYTES, Room
 from hookprobe.runtime.file_service import FileService
 from hookprobe.runtime.file_store import StoreLimits
 from hookprobe.runtime.file_transfer import HTPFileTransfer, WriteTarget
@@ -42,7 +43,7 @@ from hookprobe.wire.instant import Instant
 
 EDGE, VALIDATOR = NodeId("edge-1"), NodeId("validator-1")
 LIMITS = StoreLimits(64 << 20, extensions=(".txt", ".bin"))
-DATA = b"".join(hashlib.sha256(i.to_bytes(4, "big")).digest() for i in range(20_000))  # 79 chunks
+DATA = b"".join(hashlib.sha256(i.to_bytes(4, "big")).digest() for i in range(160_000))  # 79 chunks
 
 
 def fragments(frame: bytes) -> tuple[BulkFragment, ...]:
@@ -77,7 +78,7 @@ class WireEnd:
         assert peer == self.target
         free = self.wire.room - self.wire.on_way
         self.wire.full += free <= 0
-        return free << 15
+        return free * CHUNK_ROOM_BYTES
 
     def chunks(self, peer: NodeId, chunks: list[tuple[bytes, bytes]]) -> None:
         assert peer == self.target
@@ -199,7 +200,7 @@ def test_attack_39_the_seventeenth_is_told_to_wait(tmp_path: Path) -> None:
     async def story(wire: Wire) -> None:
         ft = wire.transfer()
         results = await asyncio.gather(
-            *(ft.create(f"{i}.bin", DATA) for i in range(17)), return_exceptions=True
+            *(ft.create(f"{i}.bin", DATA[: 2 << 20]) for i in range(17)), return_exceptions=True
         )
         found = [result for result in results if result is not None]
         assert [error.reason for error in found if isinstance(error, FileRefusedError)] == [
@@ -319,7 +320,7 @@ def test_attack_38_put_resumes_where_the_session_ended(tmp_path: Path) -> None:
         assert (wire.root / "a.bin").read_bytes() == DATA
 
     play(tmp_path, story)
-    assert seen[0][0] > 30 * 8192
+    assert seen[0][0] > 30 * CHUNK_BYTES
     assert seen[-1] == (len(DATA), len(DATA))
 
 
@@ -337,7 +338,7 @@ def test_attack_38_get_resumes_and_notices_a_changed_source(tmp_path: Path) -> N
         wire.up()
         await wire.transfer().get("a.bin", local, progress=lambda done, _: seen.append(done))
         assert local.read_bytes() == DATA
-        assert seen[0] > 20 * 8192
+        assert seen[0] > 20 * CHUNK_BYTES
         await refused(FileError.EXISTS, wire.transfer().get("a.bin", local))
         await wire.transfer().update("a.bin", DATA[:100_000])
         wire.cut_after = None
@@ -405,7 +406,7 @@ def test_a_file_too_large_for_us_is_refused_and_not_hung_upon(tmp_path: Path) ->
 
 def test_a_cancelled_transfer_stops_and_lets_the_next_one_in(tmp_path: Path) -> None:
     local = tmp_path / "local.bin"
-    local.write_bytes(DATA * 8)
+    local.write_bytes(DATA * 4)
 
     async def story(wire: Wire) -> None:
         work = asyncio.create_task(wire.transfer().put(local, WriteTarget("a.bin")))
@@ -419,7 +420,7 @@ def test_a_cancelled_transfer_stops_and_lets_the_next_one_in(tmp_path: Path) -> 
         assert wire.carried == carried, "nothing more is sent"
         wire.room = 8
         await wire.transfer().put(local, WriteTarget("a.bin"))
-        assert (wire.root / "a.bin").stat().st_size == len(DATA) * 8
+        assert (wire.root / "a.bin").stat().st_size == len(DATA) * 4
 
     play(tmp_path, story, room=1, delay_s=0.0005)
 

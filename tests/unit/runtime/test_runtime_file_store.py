@@ -12,6 +12,7 @@ import pytest
 
 from hookprobe.htp.transfer_codec import (
     ANY_CONTENT,
+    CHUNK_BYTES,
     FileError,
     FileFacts,
     FileRefusedError,
@@ -26,7 +27,7 @@ from hookprobe.runtime.file_store import FileStore, StoreLimits
 
 LIMITS = StoreLimits(1 << 20, extensions=(".txt", ".bin"))
 OLD = b"old content\n"
-NEW = b"".join(hashlib.sha256(bytes((i,))).digest() for i in range(256)) * 4  # 4 chunks
+NEW = b"".join(hashlib.sha256(bytes((i,))).digest() for i in range(256)) * 32  # 4 chunks
 
 
 def sha(data: bytes) -> bytes:
@@ -42,8 +43,8 @@ def store_at(root: Path, limits: StoreLimits = LIMITS) -> FileStore:
 
 
 def fill(part: Part, data: bytes, *, skip: int = 0, stop: int = 1000) -> None:
-    for index in range(skip, min(stop, -(-len(data) // 8192))):
-        part.write(index * 8192, data[index * 8192 : (index + 1) * 8192], (index,))
+    for index in range(skip, min(stop, -(-len(data) // CHUNK_BYTES))):
+        part.write(index * CHUNK_BYTES, data[index * CHUNK_BYTES :][:CHUNK_BYTES], (index,))
 
 
 def put(store: FileStore, data: bytes, path: str = "a.txt", *, update: bool = False) -> None:
@@ -412,7 +413,7 @@ def test_attack_39_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     part = store.open_part(request(NEW), update=False)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        refused(FileError.NO_SPACE, lambda: part.write(0, NEW[:8192], (0,)))
+        refused(FileError.NO_SPACE, lambda: part.write(0, NEW[:CHUNK_BYTES], (0,)))
     part.discard()
 
 
