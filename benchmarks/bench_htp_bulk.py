@@ -323,9 +323,11 @@ WORKS: dict[str, tuple[Work, Work]] = {
 class Child:
     """One end in a process of its own, one JSON line for each thing it has to say."""
 
-    def __init__(self, end: int, task: dict[str, Any]) -> None:
+    def __init__(
+        self, end: int, task: dict[str, Any], module: str = "benchmarks.bench_htp_bulk"
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bench_htp_bulk", str(end), json.dumps(task)],
+            [sys.executable, "-m", module, str(end), json.dumps(task)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

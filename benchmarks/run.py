@@ -25,7 +25,7 @@ GOALS = {
     "edge process memory": ("≤", 60.0),
     "EVE lines parsed": ("≥", 50_000.0),
     "HTP handshakes answered, hybrid": ("≥", 3_000.0),
-    "HTP handshakes answered, hybrid / aioquic": ("≥", 3.0),
+    "handshakes served over UDP: HTP hybrid / aioquic": ("≥", 3.0),
     "HTP bulk packets cut and sealed, 1156 B": ("≥", 300_000.0),
     "HTP heartbeats answered": ("≥", 80_000.0),
     "HTP memory of an idle session": ("≤", 1024.0),
@@ -46,7 +46,8 @@ HEAD = """# Benchmarks
 
 Written by `make bench`; do not edit. One core unless said otherwise, on {machine}, Python {python}.
 Machines are noisy: read the ratios, which compare two things in one run. A row with a goal shows
-whether it was met in this run.
+whether it was met in this run. Goals that are no ratios were set on a host that sealed 1152 bytes with
+ChaCha20-Poly1305 in 0.98 us and exchanged X25519 keys in 24; two rows say what this one takes.
 
 | what | value | unit | goal |
 |---|---:|---|---|
