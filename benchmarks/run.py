@@ -46,8 +46,8 @@ HEAD = """# Benchmarks
 
 Written by `make bench`; do not edit. One core unless said otherwise, on {machine}, Python {python}.
 Machines are noisy: read the ratios, which compare two things in one run. A row with a goal shows
-whether it was met in this run. Goals that are no ratios were set on a host that sealed 1152 bytes with
-ChaCha20-Poly1305 in 0.98 us and exchanged X25519 keys in 24; two rows say what this one takes.
+whether it was met in this run. Goals that are no ratios were set on a host that sealed 1152 bytes
+with ChaCha20-Poly1305 in 0.98 us and exchanged X25519 keys in 24; two rows say what this one takes.
 
 | what | value | unit | goal |
 |---|---:|---|---|
