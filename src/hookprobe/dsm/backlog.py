@@ -27,7 +27,7 @@ from hookprobe.dsm.pulls import Delivery, PackPull, Puller
 from hookprobe.dsm.store import Persist, StoreReader, Table, Write, prefix_end
 from hookprobe.errors import RemoteError, UnauthorizedError, VerificationError
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, Instant, earliest
 from hookprobe.wire.reader import Reader, Writer
 
 MISSING_PREFIX = b"missing/"
@@ -185,10 +185,7 @@ class Backlog:
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is due."""
-        due, turn_at = self.puller.next_timeout(), self._turn_at
-        if due is None or turn_at is None:
-            return due if turn_at is None else turn_at
-        return min(due, turn_at)
+        return earliest(self._turn_at, self.puller.next_timeout())
 
     def start(self, now: Instant) -> None:
         """Go on with what an earlier life took on trust."""

@@ -6,7 +6,6 @@ ones are dropped and named, and counting goes on. A validator's first two differ
 (view, kind) are kept, so that contradictions can be shown; more are dropped.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hookprobe.dsm.certificate import (
@@ -125,12 +124,13 @@ class Ballots:
                 count.evidence = vote_evidence(vote.voter, slot, _half(vote), _half(rival))
             return
 
-    def _rivals(self, vote: Vote) -> Iterator[Vote]:
-        for kind in VoteKind:
-            for voters in list(self._votes.get((vote.view, kind), {}).values()):
-                rival = voters.get(vote.voter)
-                if rival is not None and rival is not vote:
-                    yield rival
+    def _rivals(self, vote: Vote) -> list[Vote]:
+        votes = [
+            voters.get(vote.voter)
+            for kind in VoteKind
+            for voters in self._votes.get((vote.view, kind), {}).values()
+        ]
+        return [rival for rival in votes if rival is not None and rival is not vote]
 
 
 def _half(vote: Vote) -> bytes:

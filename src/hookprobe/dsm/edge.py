@@ -43,7 +43,7 @@ from hookprobe.dsm.scribe import ChainHost, Scribe
 from hookprobe.dsm.store import Persist, Table, Write
 from hookprobe.errors import RemoteError, VerificationError
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import Instant
+from hookprobe.wire.instant import Instant, earliest
 
 CHANGES_KEPT_MAX = 1_000_000
 PUSH_BUDGET_BYTES = 900 << 10
@@ -338,8 +338,7 @@ class EdgeLedger:
         """Return when `handle_timeout` is due."""
         retries = [item.retry_at for item in self._progress.values()]
         begin_at = self._scribe.begin_at
-        times = [begin_at, self._push_at, self._ask_at, *retries]
-        return min((item for item in times if item is not None), default=None)
+        return earliest(begin_at, self._push_at, self._ask_at, *retries)
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
         """Begin without answers, push, push again, ask for receipts."""

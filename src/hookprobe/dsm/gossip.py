@@ -48,7 +48,7 @@ from hookprobe.dsm.pulls import Pull, Puller
 from hookprobe.dsm.store import Persist, StoreReader, Table, Write
 from hookprobe.errors import RemoteError, UnauthorizedError
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import Instant
+from hookprobe.wire.instant import Instant, earliest
 from hookprobe.wire.reader import Writer
 
 EVIDENCE_ROWS_MAX = 100_000
@@ -272,8 +272,7 @@ class Gossip:
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is due."""
-        times = [item for item in (self._have_at, self.puller.next_timeout()) if item is not None]
-        return min(times, default=None)
+        return earliest(self._have_at, self.puller.next_timeout())
 
     def handle_timeout(self, now: Instant) -> tuple[list[NodeId], list[Effect]]:
         """Return the peers that did not answer, and what to do."""

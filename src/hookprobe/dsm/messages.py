@@ -298,10 +298,14 @@ class ChannelClass(IntEnum):
     DATA = 2
 
 
+_OF_CONSENSUS = (Vote, Proposal, CertificateMessage, CutMessage)
+_OF_DATA = (Blocks, Have, GetRange, GetPack, Pack)
+
+
 def channel_class(message: Message) -> ChannelClass:
     """Return the queue of a message."""
-    if isinstance(message, Vote | Proposal | CertificateMessage | CutMessage):
+    if isinstance(message, _OF_CONSENSUS):
         return ChannelClass.CONSENSUS
-    if isinstance(message, Blocks | Have | GetRange | GetPack | Pack):
+    if isinstance(message, _OF_DATA):
         return ChannelClass.DATA
     return ChannelClass.SYNC

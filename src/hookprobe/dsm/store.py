@@ -51,6 +51,9 @@ class Table(Enum):
     RECEIPTS = "receipts"  # inc[4] first seq[8]
     NODE = "node"  # what the node keeps beside the ledger: name
 
+    # That of `Enum` is Python and hashes the name; every read and write asks for it.
+    __hash__ = object.__hash__
+
 
 Write = tuple[Table, bytes, bytes | None]
 

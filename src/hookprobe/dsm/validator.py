@@ -8,6 +8,7 @@ the same store, then `start`.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from hookprobe.dsm.answers import AnswerDesk
 from hookprobe.dsm.backlog import Backlog
@@ -69,7 +70,7 @@ from hookprobe.dsm.sync import Synchronizer
 from hookprobe.dsm.voting import Consensus, Terms, Voting, epoch_of
 from hookprobe.errors import LocalError, RemoteError, VerificationError
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, Instant, earliest
 
 ANSWER_EVERY_US = 500 * MILLISECOND
 
@@ -92,7 +93,7 @@ class ValidatorLedger:
         LocalError: The set names us with other keys than those at hand.
     """
 
-    voting_type: type[Voting] = Voting
+    voting_type: ClassVar[type[Voting]] = Voting
 
     def __init__(
         self,
@@ -459,15 +460,14 @@ class ValidatorLedger:
 
     def next_timeout(self) -> Instant | None:
         """Return when `handle_timeout` is due."""
-        times = [
+        return earliest(
             self._status_at,
             self.voting.next_timeout(),
             self.gossip.next_timeout(),
             self.backlog.next_timeout(),
             self._sync.next_timeout(),
             self.clerk.next_timeout() if self.clerk is not None else None,
-        ]
-        return min(item for item in times if item is not None)
+        )
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
         """Do what is due."""

@@ -16,6 +16,7 @@ that this holds when all peers have forgotten what they saw.
 
 from collections import deque
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.consensus import Simplex
@@ -41,7 +42,7 @@ from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.dsm.votelog import ABSTAIN_KEY, VOTED_KEY, load_memory, voted_row
 from hookprobe.errors import VerificationError
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MILLISECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, Instant, earliest
 from hookprobe.wire.reader import Writer
 
 EARLY_MAX = 64
@@ -73,7 +74,7 @@ class Voting:
         now: When we start.
     """
 
-    simplex_type: type[Simplex] = Simplex
+    simplex_type: ClassVar[type[Simplex]] = Simplex
 
     def __init__(
         self, terms: Terms, history: History, judge: ContentJudge, gossip: Gossip, now: Instant
@@ -368,8 +369,8 @@ class Voting:
             return None
         if self.opened_at is None:
             return self.open_at() if self.cleared else self._unopened_alarm()
-        times = [self._alarm_at, self._recut_at, self._judge.ready_at, self.simplex.next_timeout()]
-        return min((item for item in times if item is not None), default=None)
+        ready_at, agree_at = self._judge.ready_at, self.simplex.next_timeout()
+        return earliest(self._alarm_at, self._recut_at, ready_at, agree_at)
 
     def handle_timeout(self, now: Instant) -> list[Step]:
         """Open, rebroadcast, raise the alarm, and let the agreement machine act."""

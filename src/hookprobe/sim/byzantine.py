@@ -41,7 +41,7 @@ from hookprobe.sim.dice import Dice
 from hookprobe.sim.disk import Disk
 from hookprobe.sim.world import Machine
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import Instant
+from hookprobe.wire.instant import Instant, earliest
 
 
 class Silent:
@@ -174,8 +174,7 @@ class Twins:
         return effects
 
     def next_timeout(self) -> Instant | None:
-        times = [machine.next_timeout() for machine in self._pair]
-        return min((item for item in times if item is not None), default=None)
+        return earliest(*(machine.next_timeout() for machine in self._pair))
 
     def handle_timeout(self, now: Instant) -> list[Effect]:
         effects: list[Effect] = []

@@ -151,16 +151,18 @@ class Scenario:
         self._edges = self._make_edges()
         if self.churn.candidates:
             self.churn.plan(START + EPOCH_US // 2)
-        honest: dict[str, bool] = {
+        # A view takes three delays; half of a timer is left for what has to be fetched.
+        prompt = 6 * profile.calm_delay_max_us <= profile.config.view_timeout_us
+        self.invariants = Invariants(
+            self._validators, self._trusted(), self._mesh.genesis, calm if prompt else None
+        )
+
+    def _trusted(self) -> dict[str, bool]:
+        return {
             host.name: True
             for host in self.world.hosts.values()
             if host.honest and host.name not in self._amnesiac
         }
-        # A view takes three delays; half of a timer is left for what has to be fetched.
-        prompt = 6 * profile.calm_delay_max_us <= profile.config.view_timeout_us
-        self.invariants = Invariants(
-            self._validators, honest, self._mesh.genesis, calm if prompt else None
-        )
 
     def _watch(self, host: Host, seen: Effect) -> None:
         self.invariants.note_time(host, seen, self.world.now)  # type: ignore[arg-type]

@@ -40,6 +40,18 @@ def between(start: Instant, end: Instant) -> Duration:
     return Duration(end - start)
 
 
+def earliest(*times: Instant | None) -> Instant | None:
+    """Return the first of some instants; None stands for never.
+
+    A loop and no `min` over a generator: every machine asks after every message.
+    """
+    first: Instant | None = None
+    for time in times:
+        if time is not None and (first is None or time < first):
+            first = time
+    return first
+
+
 def parse_iso(text: str) -> Instant:
     """Read an RFC 3339 time stamp with an explicit offset.
 
