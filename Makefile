@@ -7,7 +7,7 @@ ARGS ?=
 RUN = @$(PYTHON) bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint fix unit test sim fuzz bench docs fresh services lock clean
+.PHONY: help demo lint fix unit test sim native fuzz bench docs fresh services lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -24,6 +24,8 @@ test: ## every test
 	$(RUN) test $(ARGS)
 sim: ## the seeded simulator: make sim SEEDS=1000 SEED=0
 	$(RUN) sim --seeds $(SEEDS) --seed $(SEED) $(ARGS)
+native: ## the same compiled, for very many seeds (needs a C compiler and setuptools)
+	$(RUN) native --seeds $(SEEDS) --seed $(SEED) $(ARGS)
 fuzz: ## mutated real traffic into every decoder: make fuzz SECONDS=60 SEED=0
 	$(RUN) fuzz --seconds $(SECONDS) --seed $(SEED)
 bench: ## benchmarks as ratios, written to docs/benchmarks.md

@@ -125,6 +125,11 @@ def sim(*arguments: str) -> None:
     python("-m", "hookprobe.sim", *arguments)
 
 
+def native(*arguments: str) -> None:
+    """The simulator compiled, for very many seeds: native --seeds N --seed X."""
+    python("tools/native_sim.py", *arguments)
+
+
 def fuzz(*arguments: str) -> None:
     """Mutated real traffic into every decoder: fuzz --seconds N --seed X."""
     python("-m", "tests.fuzz.lane", *arguments)
@@ -157,7 +162,7 @@ def clean(*_: str) -> None:
         shutil.rmtree(ROOT / name, ignore_errors=True)
 
 
-TASKS = (demo, lint, fix, unit, test, sim, fuzz, bench, docs, fresh, services, clean)
+TASKS = (demo, lint, fix, unit, test, sim, native, fuzz, bench, docs, fresh, services, clean)
 
 
 def main(arguments: list[str]) -> None:
