@@ -1,6 +1,7 @@
 """A real TPM 2.0 implementation (swtpm) under real nodes: attested, tampered, exchanged."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -14,15 +15,20 @@ from pathlib import Path
 import pytest
 from tests.integration.test_verifier import Operator
 
+from hookprobe.config.load import load
 from hookprobe.crypto import tpm as verifier
+from hookprobe.dsm.court import convene
 from hookprobe.dsm.genesis import decode_genesis
+from hookprobe.dsm.history import History
 from hookprobe.errors import HostError, VerificationError
-from hookprobe.node.seats import NOT_ATTESTED, judge_attestation, seat_of
+from hookprobe.node.build import SCHEMES
+from hookprobe.node.seats import NOT_ATTESTED, Terms, judge_attestation, past_of, seat_of
 from hookprobe.runtime.keystore import read_roots
+from hookprobe.runtime.ledger_store import open_store, place_of
 from hookprobe.runtime.local_mesh import VERIFIER, LocalMesh, MeshShape, free_ports
 from hookprobe.runtime.tpm import QUOTED_PCRS, Tpm
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import Instant
+from hookprobe.wire.instant import HOUR, MILLISECOND, Instant
 
 pytestmark = pytest.mark.skipif(
     shutil.which("swtpm") is None or importlib.util.find_spec("tpm2_pytss") is None,
@@ -155,17 +161,50 @@ def test_an_applicants_tpm_vouches_for_its_keys(tmp_path: Path, soft_tpm: SoftTp
     mesh.change_settings("validator-1", {"identity": {"tpm": soft_tpm.place}})
     settings = mesh.folder / "validator-1" / "hookprobe.yaml"
     out = tmp_path / "seat.tpm"
-    command = [sys.executable, "-m", "hookprobe", "validator", "attest", "-c", str(settings)]
-    done = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    name = verifier.parse_attestation_key(Tpm(soft_tpm.place).identify().attestation).name
-    assert f"TPM key {name[2:].hex()}" in done.stderr
+    command = [sys.executable, "-m", "hookprobe", "validator"]
+
+    def type_(*words: str) -> subprocess.CompletedProcess[str]:
+        told = [*command, words[0], "-c", str(settings), *words[1:]]
+        return subprocess.run(told, capture_output=True, text=True, check=False)
+
+    refused = type_("attest", str(out))
+    assert refused.returncode == 4, "nothing dates it while the validator does not run"
+    assert "is the node running" in refused.stderr
+    assert not out.exists()
+
+    async def story() -> None:
+        await mesh.start(["validator-1"])
+        try:
+            done = await asyncio.to_thread(type_, "attest", str(out))
+            for _ in range(100):
+                if done.returncode != 4:  # neither up yet, nor anything final
+                    break
+                await asyncio.sleep(0.2)
+                done = await asyncio.to_thread(type_, "attest", str(out))
+            assert done.returncode == 0, done.stderr
+            assert f"TPM key {key}, bound to the checkpoint of epoch" in done.stderr
+            applied = await asyncio.to_thread(type_, "apply", "--attestation", str(out))
+            assert applied.returncode == 0, applied.stderr
+        finally:
+            await mesh.stop()
+
+    who = verifier.parse_attestation_key(Tpm(soft_tpm.place).identify().attestation)
+    key = who.name[2:].hex()
+    asyncio.run(story())
     genesis = decode_genesis((mesh.folder / "genesis.json").read_bytes())
     seat = seat_of(genesis.chain_id(), genesis.validators[0])
-    judged = judge_attestation(out.read_bytes(), seat, (name[2:].hex(),))
-    assert (judged.label, judged.reason) == ("tpm-attested", "")
-    other = replace(seat, node=NodeId("validator-2"))
-    assert judge_attestation(out.read_bytes(), other, ()).label == NOT_ATTESTED
+    with contextlib.closing(open_store(place_of(load(settings, {}, {})))) as store:
+        history = History(genesis, convene(genesis, SCHEMES), store)
+        found = history.sealed(0)
+        assert found is not None
+        now = Instant(found.header.timestamp_ms * MILLISECOND)
+        past, terms = past_of(history, now), Terms((key,))
+        judged = judge_attestation(out.read_bytes(), seat, past, terms)
+        assert (judged.label, judged.reason) == ("tpm-attested", "")
+        stale = past_of(history, Instant(time.time_ns() // 1000 + 24 * HOUR))
+        assert "stale" in judge_attestation(out.read_bytes(), seat, stale, terms).reason
+        other = replace(seat, node=NodeId("validator-2"))
+        assert judge_attestation(out.read_bytes(), other, past, terms).label == NOT_ATTESTED
 
 
 def test_the_makers_own_credential_tool_agrees(soft_tpm: SoftTpm) -> None:

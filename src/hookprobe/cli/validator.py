@@ -21,7 +21,14 @@ from hookprobe.dsm.notes import NOTE_MAX_BYTES
 from hookprobe.errors import ConfigError, LocalError
 from hookprobe.identity.secrets import SECRET_BYTES
 from hookprobe.neuro.quote_documents import QuoteAnswer
-from hookprobe.node.seats import Seat, encode_attestation, judge_attestation
+from hookprobe.node.seats import (
+    Anchor,
+    Past,
+    Seat,
+    Terms,
+    encode_attestation,
+    judge_attestation,
+)
 from hookprobe.runtime import folders
 from hookprobe.runtime.keystore import load_secrets, read_file, save_secrets, write_atomically
 from hookprobe.runtime.ledger_store import open_store, place_of
@@ -70,6 +77,9 @@ def apply(path: Path | None, form: str | None, attestation: Path | None, spare: 
 def attest(path: Path | None, spare: bool, out: Path) -> None:
     """Have this host's TPM (identity.tpm) say in OUT which keys are this validator's.
 
+    The validator must run: its last final checkpoint goes in and dates what the TPM says. Apply
+    soon: approvers refuse what is older than their dsm.validator.attestation_ms, a day if not set.
+
     Compare the key that is shown with what `validator status` shows to those who approve: they
     vouch for it in dsm.validator.tpm_keys.
     """
@@ -84,16 +94,24 @@ def attest(path: Path | None, spare: bool, out: Path) -> None:
     genesis = decode_genesis(read_file(folder / folders.GENESIS_FILE, limit=GENESIS_MAX_BYTES))
     signer = Ed25519Signer(ours.signing)
     seat = Seat(genesis.chain_id(), ours.node, signer.public_key, voter.public_key)
-    tpm = Tpm(place)
-    public, quote = tpm.identify().attestation, tpm.quote(seat.about())
+    anchor, tpm = _anchor(path), Tpm(place)
+    public, quote = tpm.identify().attestation, tpm.quote(seat.about(anchor.checkpoint))
     answer = QuoteAnswer(quote.attest, quote.signature, quote.pcrs)
-    made = encode_attestation(public, answer)
-    judged = judge_attestation(made, seat, ())
+    made = encode_attestation(anchor, public, answer)
+    past = Past({anchor.epoch: anchor}.get, anchor.epoch, anchor.time_ms)
+    judged = judge_attestation(made, seat, past, Terms())
     if not judged.tpm_key:
         raise LocalError(f"this TPM gave what does not hold: {judged.reason}")
     write_atomically(out, made)
-    message(f"TPM key {judged.tpm_key}")
+    message(f"TPM key {judged.tpm_key}, bound to the checkpoint of epoch {anchor.epoch}")
     message(f"next: hookprobe validator apply --attestation {out}")
+
+
+def _anchor(path: Path | None) -> Anchor:
+    """Return the last final checkpoint of the running validator."""
+    row = ask(path, SOCKET_FILE, {"op": "checkpoint"})[0]
+    epoch, time_ms = int(str(row["epoch"])), int(str(row["time_ms"]))
+    return Anchor(epoch, bytes.fromhex(str(row["checkpoint"])), time_ms)
 
 
 @validator.command()

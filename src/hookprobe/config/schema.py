@@ -192,6 +192,12 @@ KEYS = (
     Key("dsm.validator.tpm_keys", _texts, (), "TPM keys of applicants that you vouch for"),
     Key("dsm.validator.require_tpm", _flag, "false", "approve only who is tpm-attested"),
     Key(
+        "dsm.validator.attestation_ms",
+        _integer(1_000, 2_592_000_000),
+        86_400_000,
+        "an applicant's attestation is stale when its checkpoint is older, ms",
+    ),
+    Key(
         "dsm.validator.certificate_path",
         _text,
         "",

@@ -36,7 +36,7 @@ class Domain(Enum):
     CUTS = b"hookprobe/dsm/cuts/v1"
     EVIDENCE = b"hookprobe/dsm/evidence/v1"
     HEADS = b"hookprobe/dsm/heads/v1"
-    SEAT_QUOTE = b"hookprobe/dsm/seat-quote/v1"
+    SEAT_QUOTE = b"hookprobe/dsm/seat-quote/v2"
 
     # detection: what may leave an edge
     INCIDENT = b"hookprobe/detection/incident/v1"

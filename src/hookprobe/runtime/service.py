@@ -43,6 +43,7 @@ from hookprobe.node.build import (
 from hookprobe.node.edge import EdgeNode
 from hookprobe.node.host import Effect, FileNode, Node
 from hookprobe.node.observations import Observation
+from hookprobe.node.seats import Terms
 from hookprobe.node.sensors import Place
 from hookprobe.node.validator import ValidatorNode
 from hookprobe.node.verifier import VerifierNode
@@ -300,8 +301,9 @@ def _publisher(
 
 
 def _admission(config: Config) -> Admission:
-    keys = config.texts("dsm.validator.tpm_keys")
-    return Admission(tuple(keys), config.flag("dsm.validator.require_tpm"))
+    age_max_us = Duration(config.integer("dsm.validator.attestation_ms") * MILLISECOND)
+    terms = Terms(config.texts("dsm.validator.tpm_keys"), age_max_us)
+    return Admission(terms, config.flag("dsm.validator.require_tpm"))
 
 
 def _desk_of(

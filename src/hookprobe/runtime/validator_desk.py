@@ -1,6 +1,7 @@
 """What `hookprobe validator` may ask of the running validator; see `runtime.control`.
 
     status                       the set, what is pending and what it is attested by
+    checkpoint                   the last final checkpoint, for an attestation to be bound to
     apply   [attestation, spare] ask to become a validator, or to vote with the spare key
     approve application          vote for an application, by its id
     remove  validator            vote to remove a validator; one's own name is a resignation
@@ -12,7 +13,7 @@ checkpoint. The block is durable before the asker hears of it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hookprobe.crypto.bls import VoteSigner
 from hookprobe.dsm.effects import BlockAppended
@@ -31,11 +32,19 @@ from hookprobe.errors import (
     LocalError,
     MalformedError,
     UnauthorizedError,
+    UnavailableError,
     VerificationError,
 )
 from hookprobe.neuro.verdict import TPM_ATTESTED
 from hookprobe.node.host import Effect
-from hookprobe.node.seats import NOT_ATTESTED, Judgement, judge_attestation, seat_of
+from hookprobe.node.seats import (
+    NOT_ATTESTED,
+    Judgement,
+    Terms,
+    judge_attestation,
+    past_of,
+    seat_of,
+)
 from hookprobe.node.validator import ValidatorNode
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.control import Row, Say
@@ -53,11 +62,11 @@ class Admission:
     """What this operator asks of applicants.
 
     Attributes:
-        tpm_keys: Names of TPM keys that the operator vouches for.
+        terms: Which TPM keys the operator vouches for, and how fresh attestations must be.
         require_tpm: Approve nobody who is not tpm-attested.
     """
 
-    tpm_keys: tuple[str, ...] = ()
+    terms: Terms = field(default_factory=Terms)
     require_tpm: bool = False
 
 
@@ -96,6 +105,9 @@ class ValidatorDesk:
             case "status":
                 fields.finish()
                 return [*self._members(), *self._pending()]
+            case "checkpoint":
+                fields.finish()
+                return [self._checkpoint()]
             case "apply":
                 return self._write(self._application(fields))
             case "approve":
@@ -135,9 +147,24 @@ class ValidatorDesk:
                 "application": "",
                 "attestation": "",
                 "tpm_key": "",
+                "age_epochs": None,
+                "age_s": None,
             }
             for node in registry.current.ids
         ]
+
+    def _checkpoint(self) -> Row:
+        history = self._node.ledger.history
+        sealed = history.sealed(history.next_epoch - 1) if history.next_epoch else None
+        if sealed is None:
+            raise UnavailableError(
+                "no checkpoint is final here yet", hint="wait for the first epoch to end"
+            )
+        return {
+            "epoch": sealed.header.epoch,
+            "checkpoint": sealed.hash.hex(),
+            "time_ms": sealed.header.timestamp_ms,
+        }
 
     def _judge(self, item: Application) -> Judgement:
         ledger = self._node.ledger
@@ -146,24 +173,26 @@ class ValidatorDesk:
         if not isinstance(what, Apply):
             return Judgement(NOT_ATTESTED, "its block is not held here")
         seat = seat_of(ledger.history.court.chain, item.entry)
-        return judge_attestation(what.attestation, seat, self._admission.tpm_keys)
+        past = past_of(ledger.history, self._clock.now())
+        return judge_attestation(what.attestation, seat, past, self._admission.terms)
 
     def _pending(self) -> list[Row]:
-        registry, own = self._registry, self._node.ledger.keys.validator_id
-        judged = {item.block_id: self._judge(item) for item in registry.applications.values()}
-        return [
-            {
-                "validator": item.entry.validator_id,
-                "state": "approved" if item.decided else "applying",
-                "here": item.entry.validator_id == own,
-                "epoch": item.epoch,
-                "votes": len(item.approvals),
-                "application": item.block_id.hex(),
-                "attestation": _told(judged[item.block_id]),
-                "tpm_key": judged[item.block_id].tpm_key,
-            }
-            for item in registry.applications.values()
-        ]
+        return [self._applicant(item) for item in self._registry.applications.values()]
+
+    def _applicant(self, item: Application) -> Row:
+        node, judged = item.entry.validator_id, self._judge(item)
+        return {
+            "validator": node,
+            "state": "approved" if item.decided else "applying",
+            "here": node == self._node.ledger.keys.validator_id,
+            "epoch": item.epoch,
+            "votes": len(item.approvals),
+            "application": item.block_id.hex(),
+            "attestation": _told(judged),
+            "tpm_key": judged.tpm_key,
+            "age_epochs": judged.age.epochs if judged.age else None,
+            "age_s": judged.age.seconds if judged.age else None,
+        }
 
     def _application(self, fields: Fields) -> Apply:
         attestation = b""
@@ -194,8 +223,8 @@ class ValidatorDesk:
         if self._admission.require_tpm and judged.label != TPM_ATTESTED:
             raise UnauthorizedError(
                 f"{found.entry.validator_id}: {_told(judged)}",
-                hint="dsm.validator.require_tpm asks for more; compare the key at the machine and"
-                " add it to dsm.validator.tpm_keys",
+                hint="dsm.validator.require_tpm asks for more: a fresh attestation by a TPM key in"
+                " dsm.validator.tpm_keys, compared at the machine",
             )
         return Approve(application)
 

@@ -1,6 +1,7 @@
 """What a validator's operator sees of an applicant, and whom this validator approves."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +13,13 @@ from tests.unit.neuro.paper_tpm import PaperTpm
 from hookprobe.dsm.effects import ValidatorApplied
 from hookprobe.dsm.governance import Apply, Approve
 from hookprobe.errors import UnauthorizedError
-from hookprobe.node.seats import Seat, encode_attestation
-from hookprobe.runtime.clock import Clock
+from hookprobe.node.seats import Anchor, Seat, Terms, encode_attestation
 from hookprobe.runtime.control import Row
 from hookprobe.runtime.validator_desk import Admission, ValidatorDesk
 from hookprobe.wire.canonical import Json, JsonObject
 from hookprobe.wire.fields import Fields
+from hookprobe.wire.identifiers import NodeId
+from hookprobe.wire.instant import HOUR, Instant
 
 TPM = PaperTpm()
 KEY = TPM.name()[2:].hex()
@@ -35,7 +37,11 @@ class Applied:
         seat = Seat(self.net.mesh.chain, V4, key, voter.public_key)
         if attested == "for another seat":
             seat = Seat(self.net.mesh.chain, V0, key, voter.public_key)
-        data = encode_attestation(TPM.attestation(), TPM.quote(seat.about()))
+        anchor = self.anchor()
+        if attested == "with a checkpoint of another ledger":
+            anchor = replace(anchor, checkpoint=bytes(32))
+        quote = TPM.quote(seat.about(anchor.checkpoint))
+        data = encode_attestation(anchor, TPM.attestation(), quote)
         attestation = b"" if attested == "nothing" else data
         act(self.net, V4, Apply(voter.public_key, voter.prove_possession(), attestation))
         later(self.net)
@@ -43,20 +49,35 @@ class Applied:
         assert isinstance(found, ValidatorApplied)
         self.application = found.application
         self.approved: list[object] = []
+        self.later_us = 0
 
-    def desk(self, admission: Admission) -> ValidatorDesk:
+    def anchor(self) -> Anchor:
+        """Ask the applicant's own validator, as `attest` does."""
+        (row,) = self.ask(V4, Admission(), {"op": "checkpoint"})
+        epoch, time_ms = row["epoch"], row["time_ms"]
+        assert isinstance(epoch, int)
+        assert isinstance(time_ms, int)
+        return Anchor(epoch, bytes.fromhex(str(row["checkpoint"])), time_ms)
+
+    def now(self) -> Instant:
+        return Instant(self.net.now + self.later_us)
+
+    def desk(self, admission: Admission, name: NodeId) -> ValidatorDesk:
         def take(what: object, now: object) -> list[Any]:
             self.approved.append(what)
             return []
 
-        node: Any = SimpleNamespace(ledger=validator(self.net, V0), act=take)
+        node: Any = SimpleNamespace(ledger=validator(self.net, name), act=take)
         log: Any = None
-        return ValidatorDesk(node, log, Clock(), admission)
+        clock: Any = self
+        return ValidatorDesk(node, log, clock, admission)
 
     def order(self, admission: Admission, **request: Json) -> list[Row]:
-        document: JsonObject = dict(request)
-        fields = Fields(document, "request")
-        return asyncio.run(self.desk(admission).perform(fields, lambda _: None))
+        return self.ask(V0, admission, dict(request))
+
+    def ask(self, name: NodeId, admission: Admission, request: JsonObject) -> list[Row]:
+        fields = Fields(request, "request")
+        return asyncio.run(self.desk(admission, name).perform(fields, lambda _: None))
 
     def shown(self, admission: Admission) -> Row:
         rows = self.order(admission, op="status")
@@ -65,8 +86,8 @@ class Applied:
         return row
 
 
-VOUCHED = Admission((KEY,), require_tpm=True)
-STRICT = Admission((), require_tpm=True)
+VOUCHED = Admission(Terms((KEY,)), require_tpm=True)
+STRICT = Admission(Terms(), require_tpm=True)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +96,12 @@ STRICT = Admission((), require_tpm=True)
         ("rightly", VOUCHED, "tpm-attested", KEY),
         ("rightly", STRICT, "software-attested: nobody vouches for this TPM's key", KEY),
         ("for another seat", VOUCHED, "not attested: TPM quote: about something else", ""),
+        (
+            "with a checkpoint of another ledger",
+            VOUCHED,
+            "not attested: attestation: freshness unknown: its checkpoint of epoch",
+            "",
+        ),
         ("nothing", VOUCHED, "not attested: the application carries no attestation", ""),
     ],
 )
@@ -87,6 +114,10 @@ def test_the_status_shows_what_an_applicant_is_attested_by(
     assert row["tpm_key"] == key
     order: dict[str, Json] = {"op": "approve", "application": applied.application.hex()}
     if label == "tpm-attested":
+        assert isinstance(row["age_epochs"], int)
+        assert isinstance(row["age_s"], int)
+        assert 1 <= row["age_epochs"] <= 4
+        assert 1 <= row["age_s"] <= 4
         applied.order(admission, **order)
         assert applied.approved == [Approve(applied.application)]
         return
@@ -95,4 +126,22 @@ def test_the_status_shows_what_an_applicant_is_attested_by(
     assert "require_tpm" in caught.value.hint
     assert not applied.approved
     applied.order(Admission(), **order)  # whoever asks for nothing may approve
+    assert applied.approved == [Approve(applied.application)]
+
+
+def test_an_attestation_grows_stale_while_nobody_approves() -> None:
+    applied = Applied("rightly")
+    order: dict[str, Json] = {"op": "approve", "application": applied.application.hex()}
+    applied.later_us = 24 * HOUR  # the ledger stood still meanwhile: the host's clock counts
+    row = applied.shown(VOUCHED)
+    assert str(row["attestation"]).startswith("not attested: stale: at most ")
+    assert row["tpm_key"] == KEY
+    with pytest.raises(UnauthorizedError, match="stale"):
+        applied.order(VOUCHED, **order)
+    assert not applied.approved
+    applied.later_us = -24 * HOUR  # a clock that is behind makes nothing younger than chain time
+    seconds = applied.shown(VOUCHED)["age_s"]
+    assert isinstance(seconds, int)
+    assert seconds >= 1
+    applied.order(VOUCHED, **order)
     assert applied.approved == [Approve(applied.application)]
