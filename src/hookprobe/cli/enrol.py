@@ -22,6 +22,9 @@ from hookprobe.wire.identifiers import NodeId, parse_node_id, parse_tenant_id
 from hookprobe.wire.instant import MILLISECOND
 
 PORT = 4719
+_require_tpm_option = click.option(
+    "--require-tpm", is_flag=True, help="Validators approve only who is tpm-attested."
+)
 
 
 @click.group()
@@ -39,6 +42,7 @@ def init() -> None:
 @click.option("--edge", "edges", multiple=True, help="NAME or NAME@TENANT; may be repeated.")
 @click.option("--port", default=PORT, show_default=True, help="First port, all on 127.0.0.1.")
 @click.option("--epoch-ms", default=300_000, show_default=True, help="Length of an epoch.")
+@_require_tpm_option
 def mesh(
     folder: Path,
     name: str,
@@ -49,6 +53,7 @@ def mesh(
     edges: tuple[str, ...],
     port: int,
     epoch_ms: int,
+    require_tpm: bool,
 ) -> None:
     """Found a mesh in FOLDER: its authority and one folder for every node.
 
@@ -75,7 +80,8 @@ def mesh(
     folders.write_authority(folder, made)
     documents = (made.genesis.encode(), made.directory)
     for plan, enrolled in zip(plans, made.nodes, strict=True):
-        folders.write_node(folder / plan.node, enrolled, documents, _settings(plan))
+        settings = _settings(plan, require_tpm=require_tpm)
+        folders.write_node(folder / plan.node, enrolled, documents, settings)
         if plan.role == "verifier":
             folders.write_grants(folder / plan.node, made.grants())
     message(f"mesh {name}: {len(addresses)} validators, {len(edges)} edges in {folder}")
@@ -111,13 +117,15 @@ def edge(folder: Path, home: Path, name: str, tenant: str) -> None:
 @click.option("--mesh", "home", required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--name", required=True, help="The node's name.")
 @click.option("--at", "place", required=True, help="HOST:PORT that the others dial.")
-def validator(folder: Path, home: Path, name: str, place: str) -> None:
+@_require_tpm_option
+def validator(folder: Path, home: Path, name: str, place: str, require_tpm: bool) -> None:
     """Enrol a node in FOLDER that may apply for a seat among the validators.
 
     It watches the ledger until a quorum of the validators has approved it.
     """
     parse_address(place)
-    _enrol(folder, home, NodePlan(parse_node_id(name), "validator", "operator", place))
+    plan = NodePlan(parse_node_id(name), "validator", "operator", place)
+    _enrol(folder, home, plan, require_tpm=require_tpm)
     message(f"next: copy {home}/directory.json to all nodes and restart the validators, then")
     message(f"      hookprobe validator run -c {folder}/hookprobe.yaml")
     message(f"      hookprobe validator apply -c {folder}/hookprobe.yaml")
@@ -140,7 +148,7 @@ def revocation(out: Path, home: Path, name: str) -> None:
     message(f"next: hookprobe validator revoke {out} -c .../hookprobe.yaml")
 
 
-def _enrol(folder: Path, home: Path, plan: NodePlan) -> Enrolled:
+def _enrol(folder: Path, home: Path, plan: NodePlan, *, require_tpm: bool = False) -> Enrolled:
     """Enrol a node in a folder and publish a new directory."""
     authority = folders.read_authority(home)
     genesis_data = read_file(home / folders.GENESIS_FILE, limit=1 << 20)
@@ -158,7 +166,8 @@ def _enrol(folder: Path, home: Path, plan: NodePlan) -> Enrolled:
     enrolled = provision.enrol(plan, chain, authority, now, secrets.token_bytes)
     devices = [*current.devices, enrolled.device]
     signed = provision.publish(authority, chain, devices, version=current.version + 1, now=now)
-    folders.write_node(folder, enrolled, (genesis_data, signed), _settings(plan))
+    settings = _settings(plan, require_tpm=require_tpm)
+    folders.write_node(folder, enrolled, (genesis_data, signed), settings)
     write_atomically(home / folders.DIRECTORY_FILE, signed)
     message(f"{plan.role} {plan.node} enrolled; directory version {current.version + 1} in {home}")
     return enrolled
@@ -169,15 +178,15 @@ def _edge_plan(text: str) -> NodePlan:
     return NodePlan(parse_node_id(name), "edge", parse_tenant_id(tenant or "default"))
 
 
-def _settings(plan: NodePlan) -> dict[str, object]:
+def _settings(plan: NodePlan, *, require_tpm: bool) -> dict[str, object]:
     host, port = parse_address(plan.address) if plan.address else ("", 0)
     # The address that others dial need not be one of this host's own: it may be a router's.
     anywhere = f"[::]:{port}" if ":" in host else f"0.0.0.0:{port}"
     listen = plan.address if host == "127.0.0.1" else anywhere
-    settings: dict[str, object] = {
-        "dsm": {"node": {"id": str(plan.node), "role": plan.role}},
-        "htp": {"listen": [listen]},
-    }
+    dsm: dict[str, object] = {"node": {"id": str(plan.node), "role": plan.role}}
+    if plan.role == "validator" and require_tpm:
+        dsm["validator"] = {"require_tpm": True}
+    settings: dict[str, object] = {"dsm": dsm, "htp": {"listen": [listen]}}
     if plan.role == "edge":
         settings["sensors"] = {"suricata": ["/var/log/suricata/eve.json"]}
     return settings

@@ -270,7 +270,7 @@ def _join(
         publisher = _publisher(node, config, folder, kept[0])
         board.pending = partial(pending_of, node.ledger)
         observers.append(publisher.report)
-    name, desk = _desk_of(node, (genesis.ca_keys, publisher, _admission(config)), clock)
+    name, desk = _desk_of(node, (genesis.ca_keys, publisher, admission_of(config)), clock)
     if isinstance(desk, VerifierDesk):
         observers.append(desk.report)
     trace = open_trace(config, clock)
@@ -300,7 +300,8 @@ def _publisher(
     return LogPublisher(log, Ed25519Signer(folder.secrets.signing))
 
 
-def _admission(config: Config) -> Admission:
+def admission_of(config: Config) -> Admission:
+    """Return what this operator asks of applicants."""
     age_max_us = Duration(config.integer("dsm.validator.attestation_ms") * MILLISECOND)
     terms = Terms(config.texts("dsm.validator.tpm_keys"), age_max_us)
     return Admission(terms, config.flag("dsm.validator.require_tpm"))

@@ -1,12 +1,13 @@
 """What a validator's operator sees of an applicant, and whom this validator approves."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.dsm.ledger_net import V0, validator
+from tests.unit.dsm.ledger_net import V0, V1, V2, V3, validator
 from tests.unit.dsm.test_dsm_changes import V4, act, later, net_of
 from tests.unit.neuro.paper_tpm import PaperTpm
 
@@ -145,3 +146,21 @@ def test_an_attestation_grows_stale_while_nobody_approves() -> None:
     assert seconds >= 1
     applied.order(VOUCHED, **order)
     assert applied.approved == [Approve(applied.application)]
+
+
+@pytest.mark.parametrize(
+    ("attested", "lax", "admitted"),
+    [("nothing", 2, False), ("nothing", 3, True), ("rightly", 0, True)],
+)
+def test_a_quorum_of_validators_that_ask_lets_nobody_else_in(
+    attested: str, lax: int, admitted: bool
+) -> None:
+    applied = Applied(attested)
+    net, wanted = applied.net, applied.application
+    for at, name in enumerate((V0, V1, V2, V3)):
+        admission = Admission() if at < lax else VOUCHED
+        with contextlib.suppress(UnauthorizedError):
+            applied.ask(name, admission, {"op": "approve", "application": wanted.hex()})
+            act(net, name, Approve(wanted))
+    later(net, 6)
+    assert (V4 in validator(net, V0).court.validators.ids) == admitted
