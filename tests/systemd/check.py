@@ -19,6 +19,8 @@ STATE = Path("/var/lib/hookprobe")
 MESH = STATE / "mesh"
 VALIDATOR = "dsm-validator"
 EDGE = "dsm-node"
+VERIFIER = "neuro-verifier"
+NODES = (VALIDATOR, VERIFIER, EDGE)
 EVE = Path("/var/log/suricata/eve.json")
 API = "http://127.0.0.1:4780"
 WAIT_S = 60.0
@@ -68,7 +70,7 @@ def run(*words: str, status: int | None = 0) -> str:
 
 def holds(what: str, condition: bool) -> None:
     if not condition:
-        for unit in (VALIDATOR, EDGE, "dsm-api", "dsm-probe"):
+        for unit in (*NODES, "dsm-api", "dsm-probe"):
             sys.stderr.write(run("systemctl", "status", "-n20", "--no-pager", unit, status=None))
         sys.exit(f"does not hold: {what}")
     sys.stdout.write(f"   {what}\n")
@@ -108,6 +110,17 @@ def healthy() -> bool:
         return False
 
 
+def edge() -> dict[str, object]:
+    """Return what the verifier's operator sees of the edge."""
+    said = as_node("verifier", "devices", "-c", "/etc/hookprobe/verifier.yaml", "-o", "json")
+    (row,) = json.loads(said)
+    return dict(row)
+
+
+def resonant() -> bool:
+    return edge()["verdict"] == "resonant"
+
+
 def drop_in(unit: str, name: str, text: str) -> None:
     folder = UNITS / f"{unit}.service.d"
     folder.mkdir(exist_ok=True)
@@ -125,7 +138,7 @@ def settings(file: Path, home: str, node: str, role: str, more: str) -> None:
 
 
 def found() -> None:
-    """Found a mesh of one validator and one edge on this machine, as an operator would."""
+    """Found a mesh of a validator, a verifier and an edge on this machine, as an operator would."""
     shutil.rmtree(STATE, ignore_errors=True)
     STATE.mkdir(mode=0o700)
     shutil.chown(STATE, "hookprobe", "hookprobe")
@@ -138,11 +151,11 @@ def found() -> None:
         "1",
         "--edge",
         "edge-1",
-        "--no-verifier",
         "--epoch-ms",
         "500",
     )
-    for home, node in (("", "validator-1"), ("edge", "edge-1")):
+    homes = (("", "validator-1"), ("verifier", "verifier-1"), ("edge", "edge-1"))
+    for home, node in homes:
         (STATE / home).mkdir(exist_ok=True)
         shutil.copytree(MESH / node, STATE / home / "identity")
         run("chown", "-R", "hookprobe:hookprobe", str(STATE / home))
@@ -150,35 +163,45 @@ def found() -> None:
     settings(
         etc / "dsm.yaml", "", "validator-1", "validator", "htp: {listen: ['127.0.0.1:4719']}\n"
     )
+    often = "neuro: {interval_ms: 1000}\n"
+    settings(
+        etc / "verifier.yaml",
+        "verifier",
+        "verifier-1",
+        "verifier",
+        f"htp: {{listen: ['127.0.0.1:4720']}}\n{often}",
+    )
     settings(
         etc / "edge.yaml",
         "edge",
         "edge-1",
         "edge",
-        f"htp: {{listen: ['127.0.0.1:0']}}\nsensors: {{suricata: [{EVE}], start: beginning}}\n",
+        "htp: {listen: ['127.0.0.1:0']}\n"
+        f"sensors: {{suricata: [{EVE}], start: beginning}}\n{often}",
     )
     EVE.write_bytes(Path("/opt/source/brute-ssh.eve.json").read_bytes())
     shutil.chown(EVE, "root", "adm")
     EVE.chmod(0o640)
-    # The second node of a host: the same unit with settings of its own.
-    drop_in(
-        EDGE,
-        "settings.conf",
-        "[Service]\nExecStart=\n"
-        "ExecStart=/usr/bin/env hookprobe edge run -c /etc/hookprobe/edge.yaml\n",
-    )
+    # The second and third node of a host: the same units with settings of their own.
+    for unit, role in ((EDGE, "edge"), (VERIFIER, "verifier")):
+        drop_in(
+            unit,
+            "settings.conf",
+            "[Service]\nExecStart=\n"
+            f"ExecStart=/usr/bin/env hookprobe {role} run -c /etc/hookprobe/{role}.yaml\n",
+        )
     shutil.copy("/opt/source/drop-ins/suricata.conf", UNITS / f"{EDGE}.service.d")
 
 
 def check_files() -> None:
-    for unit in (VALIDATOR, EDGE, "dsm-api"):
+    for unit in (*NODES, "dsm-api"):
         complaint = subprocess.run(
             ["systemd-analyze", "verify", "--man=no", f"{UNITS}/{unit}.service"],
             capture_output=True,
             text=True,
             check=False,
         )
-        holds(f"{unit}: verify", complaint.returncode == 0 and "dsm-" not in complaint.stderr)
+        holds(f"{unit}: verify", complaint.returncode == 0 and unit not in complaint.stderr)
         said = run("systemd-analyze", "security", unit)
         level = float(said.rsplit("level for", 1)[1].split(":")[1].split()[0])
         holds(f"{unit}: exposure {level}", level <= 2.0)
@@ -196,15 +219,19 @@ def check_start() -> None:
         told("dsm-consensus", "Id") == "dsm-validator.service",
     )
     until("epochs become final", lambda: epoch() >= 2)
-    run("systemctl", "enable", "--now", "dsm-node", "dsm-api")
+    run("systemctl", "enable", "--now", VERIFIER, "dsm-node", "dsm-api")
     until("the API answers", healthy)
-    process = Path(f"/proc/{told(VALIDATOR, 'MainPID')}")
-    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
-    holds(
-        "no rights, no new ones, system calls filtered",
-        int(status["CapEff"], 16) == 0 and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2",
-    )
-    holds("it is not root", status["Uid"].split()[0] != "0")
+    for unit in NODES:
+        process = Path(f"/proc/{told(unit, 'MainPID')}")
+        lines = (process / "status").read_text().splitlines()
+        status = dict(line.split(":\t", 1) for line in lines)
+        holds(
+            f"{unit}: no rights, no new ones, system calls filtered, not root",
+            int(status["CapEff"], 16) == 0
+            and (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+            and status["Uid"].split()[0] != "0",
+        )
+    until("the edge proves its history to the verifier", resonant)
     until(
         "the edge's alerts reach the ledger",
         lambda: '"event":"IncidentRecorded"' in run("journalctl", "-o", "cat", "-u", EDGE),
@@ -233,11 +260,12 @@ def check_kill() -> None:
 
 
 def check_sandbox() -> None:
-    counters = {VALIDATOR: "none", "dsm-api": "none", EDGE: "counters"}
+    counters = {VALIDATOR: "none", VERIFIER: "none", "dsm-api": "none", EDGE: "counters"}
     folder = UNITS / "dsm-probe.service.d"
     Path("/opt/source/probe.py").write_text(PROBE)
     run("groupadd", "--force", "--system", "tss")  # Debian's libtss2 makes it
-    for unit, tpm in ((VALIDATOR, ""), ("dsm-api", ""), (EDGE, ""), (EDGE, "tpm")):
+    units = ((VALIDATOR, ""), (VERIFIER, ""), ("dsm-api", ""), (EDGE, ""), (EDGE, "tpm"))
+    for unit, tpm in units:
         lines = (UNITS / f"{unit}.service").read_text().splitlines()
         kept = [line for line in lines if not line.startswith(("ExecStart=", "Restart", "Alias"))]
         text = "\n".join(kept).replace("Type=notify", "Type=oneshot").replace("WatchdogSec=60", "")
@@ -268,13 +296,20 @@ def check_refusal() -> None:
         "wrong settings: the start fails at once, and once",
         told(VALIDATOR, "ActiveState") == "failed" and told(VALIDATOR, "NRestarts") == "0",
     )
+    until(
+        "the edge reports that the host's settings are others",
+        lambda: edge()["verdict"] == "tamper-reported",
+    )
     file.write_text(good)
     run("systemctl", "reset-failed", VALIDATOR)
     run("systemctl", "start", VALIDATOR)
+    until("and that they are what they were", lambda: edge()["measured"] == edge()["golden"])
+    as_node("verifier", "accept", "edge-1", "-c", "/etc/hookprobe/verifier.yaml")
+    until("its history counts again when the operator accepts", resonant)
 
 
 def check_stop() -> None:
-    for unit in (EDGE, "dsm-api", VALIDATOR):
+    for unit in (EDGE, "dsm-api", VERIFIER, VALIDATOR):
         before = time.monotonic()
         run("systemctl", "stop", unit)
         ended = told(unit, "Result"), told(unit, "ExecMainStatus"), told(unit, "ExecMainCode")
@@ -284,7 +319,7 @@ def check_stop() -> None:
         )
     as_node("dsm", "fsck", "-c", "/etc/hookprobe/dsm.yaml")
     holds("the ledger is whole", True)
-    run("systemctl", "start", VALIDATOR, EDGE, "dsm-api")
+    run("systemctl", "start", *NODES, "dsm-api")
     seen = epoch()
     until("and goes on", lambda: epoch() > seen + 1)
     (STATE / "seen").write_text(str(epoch()))
@@ -304,14 +339,15 @@ def first() -> None:
 def again() -> None:
     """What must be so after a reboot, without anybody's doing."""
     seen = int((STATE / "seen").read_text())
-    units = (VALIDATOR, EDGE, "dsm-api")
+    units = (*NODES, "dsm-api")
     until(
-        "all three run after a reboot",
+        "all of them run after a reboot",
         lambda: all(told(unit, "ActiveState") == "active" for unit in units),
     )
     until("epochs go on where they were", lambda: epoch() > seen + 1)
     until("the API answers", healthy)
-    run("systemctl", "stop", EDGE, "dsm-api", VALIDATOR)
+    until("the verifier knows the edge still", resonant)
+    run("systemctl", "stop", EDGE, "dsm-api", VERIFIER, VALIDATOR)
     as_node("dsm", "fsck", "-c", "/etc/hookprobe/dsm.yaml")
     holds("the ledger is whole", True)
 

@@ -51,8 +51,8 @@ print(prerequisites.debian_mirror(prerequisites.codename()))")
   debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,ca-certificates \
     "$release" "$root" "$mirror" >"$work/log" 2>&1 || { tail -5 "$work/log" >&2; exit 1; }
 fi
-rm -rf "$root"/{etc,var/lib}/hookprobe "$root"/etc/systemd/system/dsm-* \
-  "$root"/etc/systemd/system/multi-user.target.wants/dsm-* "$root"/opt/{hookprobe,source}
+rm -rf "$root"/{etc,var/lib}/hookprobe "$root"/etc/systemd/system/{dsm,neuro}-* \
+  "$root"/etc/systemd/system/multi-user.target.wants/{dsm,neuro}-* "$root"/opt/{hookprobe,source}
 
 echo "systemd: installing the wheel and the units" >&2
 mkdir -p "$root/opt/source" "$root/etc/sysusers.d" "$root/var/log/suricata"

@@ -13,7 +13,8 @@ from hookprobe.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[3]
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
-EXPOSURE_MAX = {"dsm-api": 1.5, "dsm-node": 2.0, "dsm-validator": 1.5}
+EXPOSURE_MAX = {"dsm-api": 1.5, "dsm-node": 2.0, "dsm-validator": 1.5, "neuro-verifier": 1.5}
+OWN_SERVICE_KEYS = {"ExecStart", "MemoryMax"}  # in which a verifier may differ from a validator
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +31,28 @@ def test_the_roles_of_the_documents_have_units() -> None:
         for unit in UNITS
         for alias in re.findall(r"^Alias=([\w-]+)\.service$", unit.read_text(), re.MULTILINE)
     ]
-    assert sorted(names + aliases) == ["dsm-api", "dsm-consensus", "dsm-node", "dsm-validator"]
+    wanted = ["dsm-api", "dsm-consensus", "dsm-node", "dsm-validator", "neuro-verifier"]
+    assert sorted(names + aliases) == wanted
+
+
+def service_keys(name: str) -> dict[str, list[str]]:
+    """Return what stands under [Service], values of a repeated key in order."""
+    text = (ROOT / "deploy/systemd" / f"{name}.service").read_text(encoding="utf-8")
+    section = text.partition("[Service]\n")[2].partition("\n[Install]")[0]
+    found: dict[str, list[str]] = {}
+    for line in section.splitlines():
+        if line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def test_a_verifier_is_confined_like_a_validator() -> None:
+    ours, theirs = service_keys("neuro-verifier"), service_keys("dsm-validator")
+    assert {key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)} == (
+        OWN_SERVICE_KEYS
+    )
+    assert ours["ExecStart"] == ["/usr/bin/env hookprobe verifier run -c /etc/hookprobe/dsm.yaml"]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.stem))
