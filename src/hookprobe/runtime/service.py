@@ -17,7 +17,6 @@ from hookprobe.crypto.signing import Ed25519, Ed25519Signer
 from hookprobe.detection.address import HOME_NETWORKS
 from hookprobe.detection.config import DetectionConfig, IncidentConfig
 from hookprobe.detection.event import Format, Sensor
-from hookprobe.dsm.certificate import quorum
 from hookprobe.dsm.config import LedgerConfig
 from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.dsm.notes import parse_key
@@ -255,7 +254,8 @@ def _join(
     validators = len(genesis.validators)
     role, state = config.text("dsm.node.role"), config.file("state.path")
     schedule = (genesis.start, genesis.epoch_duration_us)
-    board = status.StatusBoard(folder.secrets.node, role, validators, quorum(validators), schedule)
+    board = status.StatusBoard(folder.secrets.node, role, validators, schedule)
+    board.members = partial(status.members_of, node, validators)
     outside = Outside(config, genesis, folder.secrets.node, clock, board)
     outside.failed = log.failed
     socket = UdpSocket(listening_of(config))

@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hookprobe.dsm import effects as ledger
+from hookprobe.dsm.certificate import quorum
 from hookprobe.errors import HostError, MalformedError
 from hookprobe.htp.effects import Dropped, SessionDown, SessionUp
 from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.trust import Level
 from hookprobe.neuro.effects import Appraised, DeviceSilent, ResyncNeeded, VerdictHeard
 from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, Verdict
+from hookprobe.node.edge import EdgeNode
+from hookprobe.node.host import FileNode
 from hookprobe.node.observations import (
     IncidentRecorded,
     MessageSent,
@@ -23,6 +26,7 @@ from hookprobe.node.observations import (
     ReportRefused,
     StandingChanged,
 )
+from hookprobe.node.validator import ValidatorNode
 from hookprobe.runtime.keystore import read_file, write_atomically
 from hookprobe.runtime.metrics import Meter
 from hookprobe.wire.canonical import JsonObject
@@ -112,14 +116,24 @@ def _sessions(meters: Sequence[SessionMeter]) -> dict[str, object]:
     }
 
 
+def members_of(node: FileNode, founders: int) -> int:
+    """Return how many validators decide, as far as a node knows: a verifier follows no ledger."""
+    match node:
+        case ValidatorNode():
+            return node.ledger.court.validators.size
+        case EdgeNode():
+            return node.ledger.roll.latest.size
+        case _:
+            return founders
+
+
 class StatusBoard:
     """Gathers what a status needs from observations.
 
     Args:
         node: The node's name.
         role: edge, validator or verifier.
-        validators: How many validators the mesh has.
-        needed: How many of them must agree.
+        validators: How many validators founded the mesh; `members` says how many decide now.
         schedule: When epoch 0 begins and how long an epoch is, microseconds; to say what is late.
     """
 
@@ -128,7 +142,6 @@ class StatusBoard:
         node: NodeId,
         role: str,
         validators: int,
-        needed: int,
         schedule: tuple[Instant, int] | None = None,
     ) -> None:
         self.meter = Meter()
@@ -138,7 +151,8 @@ class StatusBoard:
         self._schedule = schedule
         self._open_epoch: int | None = None
         self._view = 1
-        self._fixed = {"node": node, "role": role, "validators": validators, "needed": needed}
+        self.members: Callable[[], int] = lambda: validators
+        self._fixed = {"node": node, "role": role}
         self._peers: dict[NodeId, None] = {}
         self._counts: Counter[str] = Counter()
         self._epoch: int | None = None
@@ -197,6 +211,8 @@ class StatusBoard:
         """Return the status as it is written."""
         return {
             **self._fixed,
+            "validators": (members := self.members()),
+            "needed": quorum(members),
             "at": now,
             "peers": sorted(self._peers),
             **_sessions(self.sessions),

@@ -2,18 +2,24 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.unit.dsm.ledger_net import V0, validator
+from tests.unit.dsm.test_dsm_changes import V4, V5, admit, later, net_of
 
 from hookprobe.detection.attack import Category
 from hookprobe.dsm import effects as ledger
 from hookprobe.dsm.certificate import VoteKind
 from hookprobe.dsm.misbehaviour import Fault
 from hookprobe.htp import effects as transport
+from hookprobe.node.edge import EdgeNode
+from hookprobe.node.host import FileNode
 from hookprobe.node.observations import IncidentRecorded, MessageSent, Observation
+from hookprobe.node.validator import ValidatorNode
 from hookprobe.runtime import status
 from hookprobe.runtime.exposition import render
 from hookprobe.runtime.metrics import METRICS, OTHER, RULES, Kind, Meter
@@ -38,7 +44,7 @@ SEEN: tuple[Observation, ...] = (
 
 
 def board() -> status.StatusBoard:
-    made = status.StatusBoard(NodeId("v"), "validator", 4, 3, (Instant(0), SECOND))
+    made = status.StatusBoard(NodeId("v"), "validator", 4, (Instant(0), SECOND))
     for observation in SEEN:
         made.report(observation)
     return made
@@ -146,3 +152,29 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     assert len(asked) >= 15
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
+
+
+def test_the_number_of_validators_is_that_of_the_set_and_not_of_the_founders() -> None:
+    net = net_of()
+    ledger_of_edge = net.boot_edge()
+    links: Any = None
+    edge = EdgeNode.__new__(EdgeNode)  # of which only the ledger is looked at
+    edge.ledger = ledger_of_edge
+    nodes: list[FileNode] = [ValidatorNode(validator(net, V0), links), edge]
+    verifier: Any = object()
+
+    def told() -> list[tuple[object, object]]:
+        found = []
+        for node in (*nodes, verifier):
+            board = status.StatusBoard(NodeId("n"), "", 4)
+            board.members = partial(status.members_of, node, 4)
+            shown = board.document(Instant(0), 0)
+            found.append((shown["validators"], shown["needed"]))
+        return found
+
+    assert told() == [(4, 3)] * 3
+    for name in (V4, V5, NodeId("v06")):
+        admit(net, name)
+    net.write(ledger_of_edge, b"its receipt is by the new set")
+    later(net)
+    assert told() == [(7, 5), (7, 5), (4, 3)], "a verifier knows of the founders only"

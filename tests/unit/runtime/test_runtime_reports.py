@@ -74,7 +74,7 @@ def test_bytes_are_shortened_and_times_are_utc() -> None:
 
 
 def test_the_status_follows_the_node(tmp_path: Path) -> None:
-    board = status.StatusBoard(NodeId("edge-1"), "edge", 4, 3)
+    board = status.StatusBoard(NodeId("edge-1"), "edge", 4)
     board.report(transport.SessionUp(PEER, transport.Address("h", 1), True, 2))
     board.report(CheckpointFinalized(7, 3, 3, b"", 1))
     status.write(tmp_path, board.document(Instant(5), 99))

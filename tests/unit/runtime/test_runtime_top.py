@@ -14,7 +14,7 @@ from hookprobe.wire.instant import SECOND, Instant
 
 
 def board() -> status.StatusBoard:
-    made = status.StatusBoard(NodeId("v"), "validator", 4, 3, (Instant(0), SECOND))
+    made = status.StatusBoard(NodeId("v"), "validator", 4, (Instant(0), SECOND))
     made.report(ledger.CheckpointFinalized(5, 12, 3, b"", 30_000))
     made.report(ledger.EpochOpened(6))
     made.report(ledger.Voted(6, 1, "NOTARIZE", b""))
