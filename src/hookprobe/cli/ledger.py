@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -172,22 +173,18 @@ def import_(path: Path | None, form: str | None, silent_until: int | None, sourc
 @form_option
 def pending(path: Path | None, form: str | None) -> None:
     """Show what waits for agreement at a running validator: its open epoch, and blocks."""
-    settings = load(path, os.environ, {})
-    board = open_pending(settings, _terms(settings).court.chain, settings.text("dsm.node.id"))
-    if board is not None:
-        found = board.read()
-    else:
-        told = status.read(settings.file("state.path")).get("pending")
-        found = told if isinstance(told, dict) else {}
+    found = _waiting(load(path, os.environ, {}))
     if not found:
         raise NotFoundError("nothing is shown", hint="only a running validator shows what waits")
-    emit_one({name: _cell(value) for name, value in found.items() if name != "waiting"}, form)
+    emit_one(found, form)
 
 
-def _cell(value: object) -> str | int:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return value if isinstance(value, int) else str(value)
+def _waiting(settings: Config) -> dict[str, Any]:
+    board = open_pending(settings, _terms(settings).court.chain, settings.text("dsm.node.id"))
+    if board is not None:
+        return board.read()
+    told = status.read(settings.file("state.path")).get("pending")
+    return told if isinstance(told, dict) else {}
 
 
 COMMANDS = (fsck, backup, restore, unseal, recipient, export, import_, pending)

@@ -15,7 +15,8 @@ import click
 import yaml
 
 Scalar: TypeAlias = str | int | float | bool | None
-Row: TypeAlias = Mapping[str, Scalar | Sequence[Scalar]]
+Item: TypeAlias = Scalar | Mapping[str, Scalar]
+Row: TypeAlias = Mapping[str, Scalar | Sequence[Item]]
 
 FORMS = ("table", "json", "jsonl", "yaml")
 
@@ -76,7 +77,9 @@ def _plain(row: Row) -> dict[str, object]:
 
 def _cell(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(map(_cell, value))
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={_cell(item)}" for name, item in value.items())
     return "" if value is None else str(value)
 
 

@@ -33,7 +33,7 @@ def status(path: Path | None, form: str | None) -> None:
         if isinstance(item, dict)
     ] if isinstance(latest, list) else []  # fmt: skip
     shown = {
-        name: value if isinstance(value, str | int | bool | None) else [str(v) for v in value]
+        name: value
         for name, value in document.items()
         if isinstance(value, str | int | bool | list | None)
     }
