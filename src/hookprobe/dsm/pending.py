@@ -16,6 +16,8 @@ def pending_of(ledger: ValidatorLedger) -> JsonObject:
     Returns:
         epoch: the epoch to be decided next; opened_at: since when, microseconds, or null;
         view: of the open epoch, 0 before; cuts: whose CUTs are here; voters: how many voted;
+        incomplete: how many final epochs have blocks that are not here yet: until they are,
+        the validator neither proposes nor votes;
         blocks, chains: how many blocks wait, of how many chains; first of them by chain.
     """
     voting, validators = ledger.voting, ledger.court.validators
@@ -33,6 +35,7 @@ def pending_of(ledger: ValidatorLedger) -> JsonObject:
         "view": voting.simplex.view,
         "cuts": cuts,
         "voters": voting.simplex.heard,
+        "incomplete": ledger.history.next_epoch - ledger.history.registry.next_epoch,
         "blocks": blocks,
         "chains": len(chains),
         "waiting": waiting,

@@ -115,6 +115,7 @@ METRICS = (
     _gauge("hookprobe_dsm_epoch", "The last final epoch known here."),
     _gauge("hookprobe_dsm_open_epoch", "The epoch that is being decided."),
     _gauge("hookprobe_dsm_epochs_behind", "Epochs that should be final by the clock and are not."),
+    _gauge("hookprobe_dsm_epochs_incomplete", "Final epochs with blocks that are not here yet."),
     _gauge("hookprobe_dsm_validators", "Validators that decide, as far as this node knows."),
     _gauge("hookprobe_dsm_quorum", "Validators that must agree."),
     _gauge("hookprobe_dsm_quorum_lost", "1 while an open epoch finds no quorum."),

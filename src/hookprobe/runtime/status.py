@@ -222,13 +222,19 @@ class StatusBoard:
             "epochs_behind": self._behind(now),
             "webhooks_waiting": self.webhooks_waiting,
             "quorum_lost": self._quorum_lost,
-            **({"pending": waiting} if (waiting := self.pending()) else {}),
+            **self._waiting(),
             **self._resonance.document(),
             "datagram_bytes_sent": datagram_bytes,
             **{name: self._counts[name] for name in sorted(self._counts)},
             "latest_incidents": self._incidents,
             "metrics": self.meter.snapshot(),
         }
+
+    def _waiting(self) -> dict[str, object]:
+        waiting = self.pending()
+        if not waiting:
+            return {}
+        return {"pending": waiting, "epochs_incomplete": waiting.get("incomplete")}
 
     def _behind(self, now: Instant) -> int | None:
         """Return how many epochs have ended by the clock and are not known to be final.

@@ -12,6 +12,7 @@ from hookprobe.dsm.linked import link
 from hookprobe.dsm.messages import GetPack, Pack, PackEntry
 from hookprobe.dsm.microblock import Microblock, sign_block
 from hookprobe.dsm.peers import Peer
+from hookprobe.dsm.pending import pending_of
 from hookprobe.dsm.store import MemoryStore, Table
 from hookprobe.errors import MalformedError
 
@@ -164,9 +165,13 @@ def test_what_does_not_lead_to_the_head_is_refused(
     late = net.boot_validator(V3)
     net.deliver()
     assert not net.of(RangeFilled, V3)
+    lacking = pending_of(late)["incomplete"]
+    assert isinstance(lacking, int)
+    assert 0 < lacking <= late.history.next_epoch
     monkeypatch.undo()
     later(net, 10)
     assert late.backlog.missing == {}
+    assert pending_of(late)["incomplete"] == 0
     stored = [net.stores[name].scan(Table.BLOCKS, b"", b"\xff" * 80, 999) for name in (V1, V3)]
     assert stored[0] == stored[1]
 

@@ -72,7 +72,9 @@ def test_names_are_of_one_form_and_told_once() -> None:
 
 
 def test_every_rule_has_a_metric_and_counts_what_it_says() -> None:
-    told = samples(board().document(Instant(10 * SECOND), 99))
+    made = board()
+    made.pending = lambda: {"incomplete": 3}
+    told = samples(made.document(Instant(10 * SECOND), 99))
     wanted = {
         ("hookprobe_dsm_votes_total", "notarize"): 1,
         ("hookprobe_dsm_votes_total", "finalize"): 0,
@@ -86,6 +88,7 @@ def test_every_rule_has_a_metric_and_counts_what_it_says() -> None:
         ("hookprobe_detection_incidents_total", "high"): 1,
         ("hookprobe_dsm_epoch", ""): 2,
         ("hookprobe_dsm_epochs_behind", ""): 6,
+        ("hookprobe_dsm_epochs_incomplete", ""): 3,
         ("hookprobe_dsm_quorum", ""): 3,
         ("hookprobe_htp_datagram_bytes", ""): 99,
         ("hookprobe_node_status_age_seconds", ""): 1,
