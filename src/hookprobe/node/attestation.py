@@ -26,7 +26,7 @@ from hookprobe.neuro.epochs import open_order
 from hookprobe.neuro.messages import Kind, Place
 from hookprobe.neuro.quote_documents import QuoteAnswer, decode_challenge
 from hookprobe.neuro.state import NeuroState
-from hookprobe.neuro.verdict import Verdict
+from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, Verdict
 from hookprobe.node.appraisals import scaled
 from hookprobe.node.observations import MessageRefused
 from hookprobe.node.resonance import DeviceResonance
@@ -98,12 +98,18 @@ class Attestation:
         self._resonance = resonance
         self._around = around
         self._word = b""
+        self._certified: ResonanceCertificate | None = None
         self._level = Level.FULL  # nobody has said otherwise
         self._connected: dict[NodeId, None] = {}
         resonance.show(attester.acknowledged, attester.epoch)
         if kept is not None and self._is_ours(kept[0]):
-            self._word = kept[1]
+            self._certified, self._word = kept
         self._follow()
+
+    def label(self, now: Instant) -> str:
+        """Return what stands behind our measurements, in the verifier's last word that holds."""
+        word = self._certified
+        return SOFTWARE_ATTESTED if word is None or now > word.not_after else word.attestation
 
     def start(self, now: Instant) -> list[RoomEffect]:
         del now
@@ -174,7 +180,7 @@ class Attestation:
         found = certificates.check(data, around.keys, around.scheme, now)
         if not self._is_ours(found):
             raise VerificationError("resonance certificate: not about the state we hold")
-        self._word = data
+        self._certified, self._word = found, data
         self._resonance.show(self._attester.acknowledged, self._attester.epoch)
         effects: list[RoomEffect] = [Persist(((Table.NODE, _CERTIFICATE_ROW, data),))]
         level = level_of(scaled(found.trust))
@@ -209,7 +215,7 @@ class Attestation:
             return []
         state = self._around.begin_epoch(order.epoch)
         effects = self._carry(self._attester.open_epoch(order.epoch, state, now))
-        self._word = b""
+        self._certified, self._word = None, b""
         self._resonance.show(self._attester.acknowledged, self._attester.epoch)
         return effects
 

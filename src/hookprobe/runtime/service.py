@@ -256,6 +256,7 @@ def _join(
     schedule = (genesis.start, genesis.epoch_duration_us)
     board = status.StatusBoard(folder.secrets.node, role, validators, schedule)
     board.members = partial(status.members_of, node, validators)
+    board.labels = partial(status.labels_of, node)
     outside = Outside(config, genesis, folder.secrets.node, clock, board)
     outside.failed = log.failed
     socket = UdpSocket(listening_of(config))

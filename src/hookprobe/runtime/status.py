@@ -16,7 +16,8 @@ from hookprobe.htp.effects import Dropped, SessionDown, SessionUp
 from hookprobe.htp.meters import SessionMeter
 from hookprobe.htp.trust import Level
 from hookprobe.neuro.effects import Appraised, DeviceSilent, ResyncNeeded, VerdictHeard
-from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, Verdict
+from hookprobe.neuro.verdict import SOFTWARE_ATTESTED, TPM_ATTESTED, Verdict
+from hookprobe.node.appraisals import Count
 from hookprobe.node.edge import EdgeNode
 from hookprobe.node.host import FileNode
 from hookprobe.node.observations import (
@@ -127,6 +128,22 @@ def members_of(node: FileNode, founders: int) -> int:
             return founders
 
 
+def labels_of(node: FileNode, now: Instant) -> dict[str, object]:
+    """Return what a node's certificates of NEURO say now; of many devices the weakest label."""
+    match node:
+        case EdgeNode() if node.attestation is not None:
+            return {"attestation": node.attestation.label(now)}
+        case ValidatorNode() if node.appraisals is not None:
+            rows = node.appraisals.rows(now)
+            labels = [label for _, count, _, label in rows if count is Count.YES]
+            held = labels.count(TPM_ATTESTED)
+            weakest = TPM_ATTESTED if labels and held == len(labels) else SOFTWARE_ATTESTED
+            counts = {"devices_resonant": len(labels), "devices_tpm_attested": held}
+            return {"attestation": weakest, **counts} if rows else {}
+        case _:
+            return {}
+
+
 class StatusBoard:
     """Gathers what a status needs from observations.
 
@@ -152,6 +169,7 @@ class StatusBoard:
         self._open_epoch: int | None = None
         self._view = 1
         self.members: Callable[[], int] = lambda: validators
+        self.labels: Callable[[Instant], dict[str, object]] = lambda _: {}
         self._fixed = {"node": node, "role": role}
         self._peers: dict[NodeId, None] = {}
         self._counts: Counter[str] = Counter()
@@ -224,6 +242,7 @@ class StatusBoard:
             "quorum_lost": self._quorum_lost,
             **self._waiting(),
             **self._resonance.document(),
+            **self.labels(now),
             "datagram_bytes_sent": datagram_bytes,
             **{name: self._counts[name] for name in sorted(self._counts)},
             "latest_incidents": self._incidents,

@@ -1,9 +1,14 @@
 """What a node writes down about itself, and what it does not."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.unit.neuro.paper_tpm import PaperTpm
+from tests.unit.node.mesh import VERIFIER, MemoryMesh
+from tests.unit.node.test_node_machines import with_tpm
+from tests.unit.node.test_node_neuro import EDGE, WATCHED
 
 from hookprobe.cli.leaks import addresses_in, search
 from hookprobe.cli.output import Exit
@@ -15,11 +20,12 @@ from hookprobe.detection.incident import Incident, IncidentOpened
 from hookprobe.dsm.effects import CheckpointFinalized, QuorumLost
 from hookprobe.errors import HostError, MalformedError
 from hookprobe.htp import effects as transport
+from hookprobe.node.host import FileNode
 from hookprobe.node.observations import MessageSent, Observation
 from hookprobe.runtime import egress, status
 from hookprobe.runtime.logs import JsonLog, Level
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import Instant
+from hookprobe.wire.instant import HOUR, Instant
 
 SOURCE = parse_address("203.0.113.66")
 INCIDENT = Incident(
@@ -141,3 +147,33 @@ def test_a_leak_would_be_found(tmp_path: Path, kind: int, data: bytes, found: bo
 
 def test_an_address_does_not_show_itself() -> None:
     assert "203" not in repr(Address(SOURCE.packed))
+
+
+def labels(mesh: MemoryMesh, node: FileNode, at: Instant | None = None) -> dict[str, object]:
+    board = status.StatusBoard(NodeId("n"), "", 4)
+    board.labels = partial(status.labels_of, node)
+    shown = board.document(at or mesh.now, 0)
+    return {name: shown[name] for name in shown if name.startswith(("attest", "devices"))}
+
+
+def test_a_status_says_what_a_verifier_says_of_the_tpm_and_while_it_says_so() -> None:
+    mesh = with_tpm(PaperTpm())
+    validator, verifier = mesh.hosts[WATCHED].validator, mesh.hosts[VERIFIER]
+    software = {"attestation": "software-attested"}
+    assert labels(mesh, mesh.hosts["edge-a"].edge) == software
+    counted = {"devices_resonant": 1, "devices_tpm_attested": 0}
+    assert labels(mesh, validator) == software | counted
+    room = verifier.verifier.verification
+    mesh.execute(verifier, verifier.verifier.carry(room.vouch(EDGE, mesh.now), mesh.now))
+    mesh.run(3)
+    tpm = {"attestation": "tpm-attested"}
+    assert labels(mesh, mesh.hosts["edge-a"].edge) == tpm
+    assert labels(mesh, validator) == tpm | counted | {"devices_tpm_attested": 1}
+    for name in ("edge-a", WATCHED):
+        mesh.crash(name)
+        mesh.boot(name)
+    assert labels(mesh, mesh.hosts["edge-a"].edge) == tpm, "the last word is remembered"
+    assert labels(mesh, mesh.hosts[WATCHED].validator)["devices_resonant"] == 1
+    later = Instant(mesh.now + 24 * HOUR)
+    assert labels(mesh, mesh.hosts["edge-a"].edge, later) == software, "run out, so it is none"
+    assert labels(mesh, mesh.hosts[WATCHED].validator, later)["devices_resonant"] == 0
