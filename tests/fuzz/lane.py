@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.unit.neuro.paper_tpm import PaperTpm
 from tests.unit.node.mesh import START, VERIFIER, MemoryMesh
 
 from hookprobe.crypto.signing import Ed25519
@@ -35,6 +36,13 @@ from hookprobe.identity.directory import accept
 from hookprobe.neuro import ter
 from hookprobe.node.build import SCHEMES
 from hookprobe.node.observations import MessageSent
+from hookprobe.node.seats import (
+    Terms,
+    encode_attestation,
+    judge_attestation,
+    past_of,
+    seat_of,
+)
 from hookprobe.wire import canonical
 from hookprobe.wire.identifiers import NodeId
 
@@ -75,6 +83,26 @@ def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
                 other = dice.choice(others)
                 damaged[at:] = other[dice.randrange(len(other) + 1) :]
     return bytes(damaged[: 1 << 17])
+
+
+def seat_target(mesh: MemoryMesh) -> Target:
+    """Return the judge of applicants' attestations, which tells and never raises."""
+    history, device = mesh.hosts["validator-1"].validator.ledger.history, PaperTpm()
+    past, seat = (
+        past_of(history, mesh.now),
+        seat_of(history.court.chain, mesh.mesh.genesis.validators[0]),
+    )
+    anchor = past.anchor(past.epoch)
+    assert anchor is not None
+    good = encode_attestation(
+        anchor, device.attestation(), device.quote(seat.about(anchor.checkpoint))
+    )
+    assert judge_attestation(good, seat, past, Terms()).tpm_key
+
+    def judge(data: bytes) -> object:
+        return judge_attestation(data, seat, past, Terms())
+
+    return Target("attestation", judge, [good], may_refuse=False)
 
 
 def targets() -> list[Target]:
@@ -137,6 +165,7 @@ def targets() -> list[Target]:
         ),
         Target("canonical JSON", canonical.decode, [genesis.encode(), bundle.split(b"\n")[2]]),
         Target("TER", ter.decode, [bytes(64)]),
+        seat_target(mesh),
         Target("NEURO at a device", to_room("edge-a"), said, may_refuse=False),
         Target("NEURO at a validator", to_room("validator-1"), said, may_refuse=False),
         Target("NEURO at a verifier", to_room(VERIFIER), said, may_refuse=False),
