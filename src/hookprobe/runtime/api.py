@@ -219,7 +219,8 @@ class Api:
             case "log_tile":
                 return self._sources.ledger().log_tile(f"tile/{question.text('tile')}")
             case _:
-                return _json(HANDLERS[route.name](self._sources.ledger(), question))
+                found = HANDLERS[route.name](self._sources.ledger(), question)
+                return found if isinstance(found, bytes) else _json(found)
 
     def _ready(self, now: Instant) -> JsonObject:
         """Return what is in order.

@@ -21,7 +21,7 @@ from hookprobe.runtime.ledger_answers import (
     show_receipt,
     show_time,
 )
-from hookprobe.runtime.ledger_query import Ask, Found, LedgerQuery
+from hookprobe.runtime.ledger_query import Ask, Found, Inclusion, LedgerQuery
 from hookprobe.wire.canonical import Json, JsonObject
 from hookprobe.wire.identifiers import INTEGER_MAX, NodeId, parse_node_id
 from hookprobe.wire.instant import DAY, MILLISECOND, Instant
@@ -59,7 +59,7 @@ class Question:
         return value
 
 
-Handler: TypeAlias = Callable[[LedgerQuery, Question], JsonObject]
+Handler: TypeAlias = Callable[[LedgerQuery, Question], JsonObject | bytes]
 
 
 def genesis(query: LedgerQuery, question: Question) -> JsonObject:
@@ -164,11 +164,7 @@ def _shown(query: LedgerQuery, question: Question, final: FinalCheckpoint) -> Js
 
 def inclusion(query: LedgerQuery, question: Question) -> JsonObject:
     """Answer with a block and its path to the root of a checkpoint."""
-    block_id = bytes.fromhex(question.text("block_id"))
-    found = query.inclusion(question.number("epoch"), block_id)
-    tenant = query.tenant(found.signed.block.node_id)
-    if not question.caller.sees_node(tenant):
-        raise NotFoundError(f"no block {block_id.hex()[:16]} that you may see")
+    found = _included(query, question)
     return {
         "block": show_block(found.signed, _disclosed(query, question, found.signed)),
         "canonical": found.final.checkpoint.raw.decode(),
@@ -177,6 +173,20 @@ def inclusion(query: LedgerQuery, question: Question) -> JsonObject:
         "index": found.index,
         "path": show_proof(found.path),
     }
+
+
+def log_proof(query: LedgerQuery, question: Question) -> bytes:
+    """Answer with the text that leads from the log's checkpoint to a block."""
+    return query.log_proof(_included(query, question))
+
+
+def _included(query: LedgerQuery, question: Question) -> Inclusion:
+    block_id = bytes.fromhex(question.text("block_id"))
+    found = query.inclusion(question.number("epoch"), block_id)
+    tenant = query.tenant(found.signed.block.node_id)
+    if not question.caller.sees_node(tenant):
+        raise NotFoundError(f"no block {block_id.hex()[:16]} that you may see")
+    return found
 
 
 def receipt(query: LedgerQuery, question: Question) -> JsonObject:
@@ -301,6 +311,7 @@ HANDLERS: Mapping[str, Handler] = {
     "latest_checkpoint": latest_checkpoint,
     "checkpoints": checkpoints,
     "inclusion": inclusion,
+    "log_proof": log_proof,
     "receipt": receipt,
     "consistency": consistency,
     "microblocks": microblocks,

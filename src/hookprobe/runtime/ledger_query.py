@@ -30,10 +30,11 @@ from hookprobe.dsm.microblock import (
     lane_row,
 )
 from hookprobe.dsm.misbehaviour import Fault
+from hookprobe.dsm.notes import parse_head, parse_note
 from hookprobe.dsm.receipts import build_tree, make_receipt
 from hookprobe.dsm.roll import Roll, SetChange
 from hookprobe.dsm.store import StoreReader, Table, prefix_end
-from hookprobe.dsm.tree_log import NOTE_ROW, TreeLog, parse_tile_path
+from hookprobe.dsm.tree_log import NOTE_ROW, BlockPlace, TreeLog, parse_tile_path
 from hookprobe.dsm.validators import ValidatorSet
 from hookprobe.errors import (
     LimitExceededError,
@@ -187,6 +188,18 @@ class LedgerQuery:
             return self._log.tile(level, index, width)
         except LocalError as error:
             raise NotFoundError(error.message) from error
+
+    def log_proof(self, found: Inclusion) -> bytes:
+        """Return the .tlog-proof of a block: by the log's checkpoint, with its place in `extra`.
+
+        Raises:
+            NotFoundError: This node signs no checkpoints, or none yet that has the block.
+        """
+        note, made = parse_note(self.log_checkpoint()), found.final.checkpoint
+        if made.header.epoch >= parse_head(note.text).size:
+            raise NotFoundError("no checkpoint of the log has this block yet", hint="ask again")
+        place = BlockPlace(made.raw, found.index, found.path)
+        return self._log.proof(made.header.epoch, note, place.encode())
 
     # -- validators -------------------------------------------------------------------------
 

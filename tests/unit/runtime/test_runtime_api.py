@@ -4,10 +4,15 @@ import json
 from typing import Any
 
 import pytest
+from tests.unit.dsm.ledger_net import V0
 from tests.unit.runtime.api_mesh import CALLERS, EDGE, EVENTS, OTHER, Desk
 
 from hookprobe.crypto import merkle
 from hookprobe.dsm.checkpoint import header_hash, parse_header
+from hookprobe.dsm.court import convene
+from hookprobe.dsm.history import History
+from hookprobe.dsm.notes import LOG_KEY, NoteKey
+from hookprobe.dsm.tree_log import TreeLog, check_proof, decode_proof, parse_place
 from hookprobe.runtime import api_handlers, ledger_query
 from hookprobe.runtime.api import ApiSettings
 from hookprobe.runtime.api_routes import ROUTES
@@ -288,6 +293,39 @@ def test_blocks_that_are_missing_here_make_no_proof(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(desk.query, "_rows", lambda item: [])
     url = f"/api/v1/checkpoints/{epoch}/blocks/{block_id}"
     assert desk.fail(url) == (503, "E-UNAVAILABLE")
+
+
+def test_a_block_is_proven_up_to_the_checkpoint_of_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk()
+    epoch, block_id = held(desk)
+    url = f"/api/v1/checkpoints/{epoch}/blocks/{block_id}/tlog-proof"
+    assert desk.fail(url) == (404, "E-NOT-FOUND"), "this node signs no checkpoints"
+    keys, store = desk.net.mesh.keys, desk.net.stores[V0]
+    history = History(desk.net.mesh.genesis, convene(desk.net.mesh.genesis, keys.schemes), store)
+    log = TreeLog(history, store, (), keys.schemes.signatures)
+
+    def signed_at(size: int) -> None:
+        note = log.checkpoint(keys.signer(V0), size).encode()
+        monkeypatch.setattr(desk.query, "log_checkpoint", lambda: note)
+
+    signed_at(epoch)
+    assert desk.fail(url) == (404, "E-NOT-FOUND"), "signed before the block was in"
+    for size in (epoch + 1, history.next_epoch):
+        signed_at(size)
+        answer = desk.ask(url, "hp_tenant")
+        assert answer.status == 200
+        assert dict(answer.headers)["content-type"] == "text/plain; charset=utf-8"
+        assert "immutable" not in dict(answer.headers)["cache-control"]
+        proof = decode_proof(answer.body)
+        place = parse_place(proof.extra)
+        key = NoteKey(log.origin, LOG_KEY, keys.signer(V0).public_key)
+        assert proof.index == epoch
+        assert list(check_proof(proof, place.leaf(), [key], keys.schemes.signatures)) == [key]
+        assert place.check(bytes.fromhex(block_id)).epoch == epoch
+    assert desk.fail(url, "hp_rival") == (404, "E-NOT-FOUND"), "not its tenant's"
+    assert desk.ask(url, "").status == 401
 
 
 # -- health and description -------------------------------------------------------------------
