@@ -32,10 +32,13 @@ from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.sim.mesh import START, Keys, Mesh
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
+from hookprobe.wire.reader import Writer
 
 Row = tuple[str, float, str]
 NOW = Instant(START + SECOND)
 BLOCKS = 2_048
+PROOF_VALIDATORS = 10
+MILLION = 1_000_000
 LEAVES = 100_000
 
 
@@ -228,9 +231,25 @@ def finality_rows(size: int) -> list[Row]:
         times.append(time.process_time() - start)
         assert loop.finals == before + size
     times.sort()
-    return [
+    rows = [
         (f"finality in process, n={size}, all validators, p50", times[len(times) // 2] * 1e3, "ms")
     ]
+    return rows + (proof_rows(loop) if size == PROOF_VALIDATORS else [])
+
+
+def proof_rows(loop: Loop) -> list[Row]:
+    """Return the size of what shows that a block is in a final checkpoint, the header as it is."""
+    validator = next(node for node in loop.nodes.values() if isinstance(node, ValidatorLedger))
+    sealed = validator.history.sealed(validator.history.next_epoch - 1)
+    assert sealed is not None
+    path = merkle.prove_inclusion([bytes(32)] * MILLION, 777)
+    certificate = Writer()
+    sealed.certificate.write(certificate)
+    size = 8 + 32 * len(path) + len(sealed.raw) + len(certificate.finish())
+    what = (
+        f"proof of one block of 1,000,000, n={PROOF_VALIDATORS}: index, path, header, certificate"
+    )
+    return [(what, float(size), "bytes")]
 
 
 def bundle_rows() -> list[Row]:

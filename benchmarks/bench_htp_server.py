@@ -34,7 +34,7 @@ from hookprobe.runtime.udp import UdpSocket
 MODULE = "benchmarks.bench_htp_server"
 ROUNDS = 3
 KINDS = ("htp", "aioquic", "aioquic, retry", "qh3")
-COUNT = 320
+COUNT = 1000
 AT_A_TIME = 64
 SETTLE_S = 0.3  # for what is still on its way when the last client is content
 
