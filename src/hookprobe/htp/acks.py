@@ -95,6 +95,13 @@ class AckTracker:
             self._pending += count - 1
             self._note(now, at_once=False)
 
+    def receive_answered(self, timestamp: int, now: Instant) -> None:
+        """Note the packet behind the largest, an acknowledgement of which leaves at once."""
+        first, largest = self.ranges[0]
+        self.ranges[0] = (first, largest + 1)
+        self.largest_at, self.echo_ts = now, timestamp
+        self._count += 1
+
     def _insert(self, number: int) -> None:
         low = high = number
         kept = []

@@ -13,6 +13,7 @@ from hookprobe.wire.instant import SECOND, Instant
 BEACON_RATE_PER_S = 2
 BEACON_BURST = 20
 _STEP_US = SECOND // BEACON_RATE_PER_S
+_BURST_US = BEACON_BURST * _STEP_US
 
 
 class BeaconWatch:
@@ -45,7 +46,7 @@ class BeaconWatch:
         self._grace_us = grace_us
         self._before = session.resonance
         self._number = -1
-        self._fresh_at = Instant(0)
+        self._fresh_at = 0
         self.reattest_at: Instant | None = None
 
     def renew(self, session: Session, fingerprint: bytes | None) -> None:
@@ -96,9 +97,8 @@ class BeaconWatch:
         self._before, session.resonance = session.resonance, resonance
         return True
 
-    def _next_fresh(self, now: Instant) -> Instant:
-        earliest = now - BEACON_BURST * _STEP_US
-        return Instant((max(earliest, self._fresh_at)) + _STEP_US)
+    def _next_fresh(self, now: Instant) -> int:
+        return max(self._fresh_at, now - _BURST_US) + _STEP_US
 
     def _resonates(self, resonance: bytes) -> bool:
         if self._fingerprint is None:
@@ -120,5 +120,4 @@ class BeaconWatch:
 
     def thaw(self, frozen: tuple[bytes, int, int]) -> None:
         """Become what was frozen."""
-        self._before, self._number, fresh_at = frozen
-        self._fresh_at = Instant(fresh_at)
+        self._before, self._number, self._fresh_at = frozen

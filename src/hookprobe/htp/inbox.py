@@ -82,11 +82,6 @@ class _Stream:
         return self.expected + (number - self.expected + _HALF) % (2 * _HALF) - _HALF
 
 
-def credit_at_first(window_bytes: int) -> int:
-    """Return what a peer may send before anything was received."""
-    return max(CREDIT_INITIAL_BYTES, window_bytes)
-
-
 def read_datagram(outer: Header, payload: bytes) -> tuple[Channel, bytes]:
     """Return channel and content of a message that is sent once.
 

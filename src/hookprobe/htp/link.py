@@ -29,7 +29,7 @@ from hookprobe.htp.effects import (
     VitalsReported,
 )
 from hookprobe.htp.handshake import PhaseEvent
-from hookprobe.htp.inbox import Inbox, credit_at_first, read_bulk, read_datagram
+from hookprobe.htp.inbox import Inbox, read_bulk, read_datagram
 from hookprobe.htp.keepalive import KeepAlive
 from hookprobe.htp.messages import (
     ACK_REATTEST,
@@ -388,7 +388,7 @@ class Link:
     def _send_ack(self, now: Instant) -> Transmit:
         acks, config, inbox = self._acks, self._tools.config, self._inbox
         held_us = now - acks.largest_at
-        credit = credit_at_first(config.window_bytes) if inbox is None else inbox.credit
+        credit = config.window_bytes if inbox is None else inbox.credit
         trust = heartbeat_s = flags = 0
         if self._watch is not None:
             if self._keepalive is not None:

@@ -7,7 +7,7 @@ packets are met here after they were opened, so a bad one is the fault of an aut
 import struct
 from enum import Enum
 from hashlib import blake2s, sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hookprobe.errors import LocalError, MalformedError
 from hookprobe.htp.config import DATAGRAM_BYTES
@@ -270,13 +270,13 @@ def decode_heartbeat(payload: bytes) -> tuple[bytes, Vitals]:
     return probe, Vitals(*vitals)
 
 
-def read_beat(plain: bytes) -> tuple[bytes, bytes, tuple[int, ...]] | None:
-    """Read the opened body of a HEARTBEAT of `BEAT_BYTES`: (beacon, probe, vitals).
+def read_beat(plain: bytes) -> tuple[Any, ...] | None:
+    """Read the opened body of a HEARTBEAT of `BEAT_BYTES`: beacon, its length, probe, vitals.
 
     None: another length is written inside, and `decode_body` has to judge.
     """
-    beacon, size, probe, *vitals = _BEAT.unpack(plain)
-    return (beacon, probe, tuple(vitals)) if size == _HEARTBEAT.size else None
+    fields = _BEAT.unpack(plain)
+    return fields if fields[1] == _HEARTBEAT.size else None
 
 
 class Ack(NamedTuple):

@@ -333,7 +333,7 @@ class Session:
 
     def commit(self, number: int) -> None:
         """Take the number of a packet that `open_next` opened."""
-        self._window.commit(number)
+        self._window.highest = number
 
     def open(self, header: Header, data: bytes) -> Opened:
         """Open a received packet; only a packet that opened changes the replay window.

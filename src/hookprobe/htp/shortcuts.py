@@ -30,6 +30,7 @@ from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import Instant
 
 AHEAD_LEAST = 2  # packets of bulk data expected behind one
+_BATTERY = 4  # its place in what `read_beat` returns
 RANGES_MAX = 8  # of acknowledgements; a link with more has gaps that packets are on their way for
 
 # stream id, last heard, trust, probe echo, vitals (5), acknowledgements (4), beacons (3), ranges
@@ -120,20 +121,20 @@ class QuickLink(Link):
             return None
         if self._busy or not acks.ranges or session.next_number >= REKEY_AFTER_PACKETS:
             return None
-        trust = self._tools.seams.trust.trust(self.peer, now)
-        if level_of(trust) is not self.standing.level:
+        trust, standing = self._tools.seams.trust.trust(self.peer, now), self.standing
+        if trust != standing.trust and level_of(trust) is not standing.level:
             return None
         opened = session.open_next(data)
         body = None if opened is None else read_beat(opened[2])
-        if opened is None or body is None or body[2][1] != ON_MAINS:
+        if opened is None or body is None or body[_BATTERY] != ON_MAINS:
             return None
         if not watch.receive_next(opened[0], body[0], now):
             return None
-        self.standing.trust = trust
+        standing.trust = trust
         session.commit(opened[0])
         self.last_heard = now
-        acks.receive_next(opened[1], now)
-        _, self._probe_echo, vitals = body
+        acks.receive_answered(opened[1], now)
+        self._probe_echo, vitals = body[2], body[3:]
         sent = self._send_ack(now)
         if vitals == self.vitals:
             return [sent]
