@@ -92,8 +92,9 @@ boot() {
     -q -D "$root" --register=no --keep-unit --private-network --console=pipe \
     --bind=$device:/dev/tpmrm0 -b </dev/null >"$work/console" 2>&1 &
   machine=$!
+  # Not any child: one that is gone a moment later makes the one that becomes init.
   for _ in $(seq 300); do
-    pgrep -P "$machine" >"$work/init" && break
+    pgrep -P "$machine" -x systemd >"$work/init" && break
     sleep 0.1
   done
   inside sh -c 'until systemctl is-system-running 2>/dev/null | grep -Eq "running|degraded"; do sleep 0.2; done'
