@@ -210,11 +210,24 @@ class Fleet:
                 self.join()
             self.second()
 
+    def rests(self) -> bool:
+        """Let time pass until no more links are awake than may be; False: not within a renewal.
+
+        For half a minute after their keys were renewed links cannot rest, and those that came
+        together renew within a few minutes of each other.
+        """
+        for _ in range(2 * self.config.rekey_us // SECOND):
+            if len(self.validator.endpoint._links.awake) <= self.config.awake_max:
+                return True
+            self.second()
+        return False
+
     def faults(self) -> list[str]:
-        """Return what is wrong at the end, behind two quiet minutes."""
+        """Return what is wrong at the end, behind three quiet minutes."""
         loss, self.loss = self.loss, 0
         for _ in range(3 * 60):
             self.second()
+        self.rests()
         self.loss = loss
         peers = set(self.validator.endpoint.peers)
         lost = [edge.name for edge in self.living if edge.name not in peers]
@@ -268,6 +281,7 @@ def main() -> None:
     for minute in range(1, options.minutes + 1):
         fleet.minute()
         if minute == warm:
+            fleet.rests()
             gc.collect()
             held = sys.getallocatedblocks()
         sizes.append(resident())

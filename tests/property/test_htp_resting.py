@@ -44,8 +44,7 @@ def act(world: World, validator: Host, edges: list[Host], random: Random) -> Non
         ),
         lambda: regrade(world, validator, edge, random.randrange(0x10000)),
         lambda: edge.endpoint.report(
-            # Who is on battery does not rest, so most are on mains.
-            Vitals(random.randrange(1000), random.choice((255,) * 9 + (random.randrange(100),)))
+            Vitals(random.randrange(1000), random.choice((255, 255, random.randrange(100))))
         ),
         lambda: world.moved.update({edge.address: Address("192.0.2.9", random.randrange(1, 9999))}),
         lambda: replay(world, random),
@@ -132,7 +131,7 @@ def test_whatever_a_link_remembers_is_kept_or_known_to_be_as_at_the_start() -> N
     kept = {
         Link: {
             "peer", "stream_id", "session", "last_heard", "standing", "vitals", "_probe_echo",
-            "_acks", "_watch", "_path", "_traffic", "_inbox",
+            "_acks", "_watch", "_path", "_traffic", "_inbox", "_keepalive", "heartbeat_s",
         },
         Session: {
             "_sealing", "_opening", "_window", "failed", "exporter", "transcript", "names",
@@ -144,7 +143,7 @@ def test_whatever_a_link_remembers_is_kept_or_known_to_be_as_at_the_start() -> N
     }  # fmt: skip
     as_at_the_start = {
         Link: {
-            "_tools", "_fragments", "_heartbeat_at", "heartbeat_s", "_keepalive", "_rekey_at",
+            "_tools", "_fragments", "_heartbeat_at", "_rekey_at",
             "datagram_max_bytes", "ended", "renewal_due", "retired", "retired_until",
         },
         Session: {"_failed_max"},
@@ -179,6 +178,20 @@ def test_no_more_than_allowed_are_awake_and_all_are_peers() -> None:
     assert set(validator.endpoint.peers) == {edge.name for edge in edges} == set(links)
     assert all(edge.name in links for edge in edges)
     assert len(validator.endpoint._table.sessions) == 2
+
+
+def test_what_was_learnt_of_a_nat_rests_with_its_link() -> None:
+    world, validator, edges = quiet_world(1)
+    for number, edge in enumerate(edges):
+        edge.endpoint.report(Vitals(battery=20))
+        world.moved[edge.address] = Address("192.0.2.9", 1000 + number)
+    world.run(60 * SECOND)
+    links = links_of(validator)
+    assert len(links.awake) == 1
+    asked = {edge.name: edge.endpoint._links[validator.name].heartbeat_s for edge in edges}
+    assert all(links[edge.name]._keepalive is not None for edge in edges)
+    assert {name: links[name].heartbeat_s for name in asked} == asked
+    assert set(asked.values()) != {CONFIG.heartbeat_s}
 
 
 def test_a_link_with_something_under_way_does_not_rest() -> None:

@@ -12,12 +12,12 @@ depends on it.
 import struct
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from hookprobe.crypto.sealing import CipherCache
 from hookprobe.htp.effects import Address, Effect, VitalsReported
 from hookprobe.htp.inbox import Inbox
-from hookprobe.htp.keepalive import LEAST_US, ON_MAINS
+from hookprobe.htp.keepalive import LEAST_US, ON_MAINS, KeepAlive
 from hookprobe.htp.link import REKEY_AFTER_PACKETS, Link
 from hookprobe.htp.messages import Vitals, read_beat
 from hookprobe.htp.packet import SEALED_OVERHEAD_BYTES, Block
@@ -46,10 +46,11 @@ class Frozen:
         address: Where it is.
         state: Everything else that differs from a new link; secret.
         fingerprint: The peer's W_fp, an object of the registry as a rule.
-        flows: What is kept as it is: channels that were used.
+        kept: What is kept as it is where there is any of it: channels that were used, and what
+            was learnt of the peer's NAT with the gap that is asked for.
     """
 
-    __slots__ = ("address", "fingerprint", "flows", "peer", "state")
+    __slots__ = ("address", "fingerprint", "kept", "peer", "state")
 
     def __init__(
         self,
@@ -57,13 +58,16 @@ class Frozen:
         address: Address,
         state: bytes,
         fingerprint: bytes | None,
-        flows: tuple[Traffic | None, Inbox | None] | None,
+        kept: "Kept | None",
     ) -> None:
         self.peer = peer
         self.address = address
         self.state = state
         self.fingerprint = fingerprint
-        self.flows = flows
+        self.kept = kept
+
+
+Kept: TypeAlias = tuple[Traffic | None, Inbox | None, KeepAlive | None, int]
 
 
 class QuickLink(Link):
@@ -162,7 +166,6 @@ class QuickLink(Link):
             and self._path.proven
             and not self._fragments
             and not self.renewal_due
-            and self._keepalive is None
             and self._acks.deadline is None
             and 0 < len(self._acks.ranges) <= RANGES_MAX
             and (traffic is None or (not traffic.pending and traffic.next_timeout() is None))
@@ -184,11 +187,11 @@ class QuickLink(Link):
             len(acks.ranges),
         )
         ranges = b"".join(_RANGE.pack(*one) for one in acks.ranges)
-        flows = None
-        if self._traffic is not None or self._inbox is not None:
-            flows = self._traffic, self._inbox
+        kept: Kept | None = self._traffic, self._inbox, self._keepalive, self.heartbeat_s
+        if kept == (None, None, None, self._tools.config.heartbeat_s):
+            kept = None
         state += ranges + self.session.freeze()
-        return Frozen(self.peer, self.address, state, watch.fingerprint, flows)
+        return Frozen(self.peer, self.address, state, watch.fingerprint, kept)
 
     @classmethod
     def thaw(cls, frozen: Frozen, tools: LinkTools, ciphers: CipherCache) -> "QuickLink":
@@ -201,7 +204,7 @@ class QuickLink(Link):
         link = cls(session, frozen.address, frozen.fingerprint, tools, Instant(last_heard))
         link.stream_id, link.standing.trust = stream_id, trust
         link.standing.level = level_of(trust)
-        link._resume(echo, rest, ranges, frozen.flows)
+        link._resume(echo, rest, ranges, frozen.kept)
         return link
 
     def _resume(
@@ -209,15 +212,15 @@ class QuickLink(Link):
         echo: bytes,
         numbers: list[Any],
         ranges: list[tuple[int, int]],
-        flows: tuple[Traffic | None, Inbox | None] | None,
+        kept: Kept | None,
     ) -> None:
         self._probe_echo = echo
         self.vitals = Vitals(*numbers[:5])
         self._acks.thaw((numbers[5], numbers[6], numbers[7], numbers[8]), ranges)
         if self._watch is not None:
             self._watch.thaw((numbers[9], numbers[10], numbers[11]))
-        if flows is not None:
-            self._traffic, self._inbox = flows
+        if kept is not None:
+            self._traffic, self._inbox, self._keepalive, self.heartbeat_s = kept
 
 
 def _of(datagrams: Sequence[tuple[bytes, Address]], start: int, source: Address) -> Iterator[bytes]:
