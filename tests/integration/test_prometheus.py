@@ -22,7 +22,8 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dsm-mesh-overview.json").read_text(encoding="utf-8"))
 RULES = DEPLOY / "prometheus/hookprobe-alerts.yml"
 EVE = Path(__file__).parents[1] / "data/sensors/eve/brute-ssh.eve.json"
-NODES = ("validator-1", "validator-2", "validator-3", "validator-4", "verifier-1", "edge-1")
+VALIDATORS = ("validator-1", "validator-2", "validator-3", "validator-4")
+NODES = (*VALIDATORS, "verifier-1", "edge-1")
 WAIT_S = 90.0
 
 
@@ -163,6 +164,9 @@ def test_every_panel_has_data_of_a_running_mesh(tmp_path: Path) -> None:
             assert sorted(variable_values(prometheus)) == sorted(ports.values())
             assert prometheus.value("count(hookprobe_dsm_validators == 4)") == len(NODES)
             assert prometheus.value("max(hookprobe_dsm_epoch)") > 1
+            behind = "hookprobe_dsm_epochs_behind"  # only who follows every epoch can be behind
+            assert prometheus.value(f"count({behind})") == len(VALIDATORS)
+            assert prometheus.value("count(hookprobe_dsm_waiting_seconds)") == 1
             states = await asyncio.to_thread(prometheus.states)
             assert states.pop("HookProbeEpochsBehind") in {"inactive", "pending"}
             assert set(states.values()) == {"inactive"}, states

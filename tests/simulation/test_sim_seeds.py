@@ -37,7 +37,7 @@ def test_seeds_with_real_signatures_hold() -> None:
 # What each of these once showed: a set with more traitors than it tolerates; a crash in calm times;
 # an announcer that stays silent (two); votes forgotten at the end of an epoch; an export that
 # begins in the middle of a chain.
-@pytest.mark.parametrize("seed", [4488, 200158, 201214, 202628, 200330, 200496])
+@pytest.mark.parametrize("seed", [4488, 221949, 200158, 201214, 202628, 200330, 200496])
 def test_seeds_that_once_failed_hold(seed: int) -> None:
     assert run(seed).violations == ()
 

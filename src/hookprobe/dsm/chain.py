@@ -209,6 +209,15 @@ class Chain:
         data = self._reader.get(Table.PAYLOADS, signed.id)
         return BlockEntry(signed, decode_payload(data) if data is not None else None)
 
+    def oldest_waiting_ms(self) -> int | None:
+        """Return when the oldest block without a receipt was written; None if all have one."""
+        for inc in sorted(self.heads):
+            head = self.heads[inc]
+            following = head.receipted + 1
+            if following <= head.seq and (found := self.entries(inc, following, following)):
+                return found[0].signed.block.timestamp_ms
+        return None
+
     def receipted(self, inc: int, first: int, last: int) -> Write | None:
         """Note that blocks first..last are proven to be final; returns the head's row."""
         head = self.heads[inc]

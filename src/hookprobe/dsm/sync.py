@@ -1,8 +1,9 @@
 """Catching up with checkpoints that others have already made final (DSM spec 2.8).
 
-Every link carries a STATUS every 5 s. Who is behind asks one peer at a time for final checkpoints;
-each must be certified and continue the history, so it does not matter who sends them. Blocks that
-their ranges name are fetched afterwards: final is final, also while they are missing.
+Every link carries a STATUS every 5 s and when a validator set begins. Who is behind asks one peer
+at a time for final checkpoints; each must be certified and continue the history, so it does not
+matter who sends them. Blocks that their ranges name are fetched afterwards: final is final, also
+while they are missing.
 """
 
 from collections.abc import Sequence

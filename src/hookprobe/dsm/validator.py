@@ -322,10 +322,7 @@ class ValidatorLedger:
             effects.append(self._status(peer))
         if status.heads_hash != self.gossip.heads_hash():
             effects += self.gossip.all_heads(peer.node_id)
-        if peer.place is None:
-            return effects
-        steps = self.voting.receive_report(peer.node_id, status.seen_epochs, now)
-        return effects + self._carry_out(steps, now)
+        return effects + self._carry_out(self.voting.receive_report(peer, status, now), now)
 
     def _receive_checkpoints(self, peer: Peer, message: Checkpoints, now: Instant) -> list[Effect]:
         effects: list[Effect] = []
@@ -414,6 +411,8 @@ class ValidatorLedger:
             effects += self.backlog.fetch(now)
         self.voting.note_signers(voters, header.epoch)
         effects += self._next_epoch(now)
+        if self.history.roll.since != since:
+            return effects + self._statuses()  # R8: new members are to say what they saw
         # Who only watches hears of it at once and not with the next STATUS.
         return effects + [self._status(peer) for peer in self._watchers()]
 
@@ -430,7 +429,11 @@ class ValidatorLedger:
             if peer is None:
                 continue
             try:
-                effects += self._receive_consensus(peer, message, now)
+                if isinstance(message, Status):
+                    steps = self.voting.receive_report(peer, message, now)
+                    effects += self._carry_out(steps, now)
+                else:
+                    effects += self._receive_consensus(peer, message, now)
             except RemoteError as error:
                 effects += self._penalise(node_id, error, now)
         return effects
@@ -441,14 +444,11 @@ class ValidatorLedger:
         peer = self.peers.peers.get(node_id)
         if peer is None:
             return []
-        return self._score(peer, points_of(error), error.message, now)
-
-    def _score(self, peer: Peer, points: int, reason: str, now: Instant) -> list[Effect]:
-        until = self.peers.penalise(peer, points, now)
-        effects: list[Effect] = [PeerPenalised(peer.node_id, reason, peer.score)]
+        until = self.peers.penalise(peer, points_of(error), now)
+        effects: list[Effect] = [PeerPenalised(node_id, error.message, peer.score)]
         if until is not None:
-            effects.append(Disconnect(peer.node_id, until))
-            effects += self.peer_disconnected(peer.node_id, now)
+            effects.append(Disconnect(node_id, until))
+            effects += self.peer_disconnected(node_id, now)
         return effects
 
     def _settle(self, now: Instant) -> list[Effect]:

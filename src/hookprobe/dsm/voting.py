@@ -31,6 +31,7 @@ from hookprobe.dsm.messages import (
     CutMessage,
     Message,
     Proposal,
+    Status,
     Vote,
 )
 from hookprobe.dsm.microblock import SIGNATURE_BYTES, LaneKey
@@ -94,7 +95,7 @@ class Voting:
         silent = terms.reader.get(Table.META, ABSTAIN_KEY)
         self._suspended_until = int.from_bytes(silent or b"", "big")
         self._told_until = 0
-        self._early: dict[NodeId, deque[Consensus]] = {}
+        self._early: dict[NodeId, deque[Consensus | Status]] = {}
         self._last_open: Instant | None = None
         self._alarm_at: Instant | None = None
         self._recut_at = now
@@ -131,7 +132,7 @@ class Voting:
         heard = sum(self._is_member(node) for node in self._reports)
         return heard >= min(validators.faults + 1, validators.size - 1)
 
-    def begin(self) -> list[tuple[NodeId, Consensus]]:
+    def begin(self) -> list[tuple[NodeId, Consensus | Status]]:
         """Turn to the next epoch and return the messages for it that came early."""
         self._voted_epochs = self._voted()
         self._judge.new_epoch()
@@ -229,8 +230,8 @@ class Voting:
 
     # -- messages ---------------------------------------------------------------------------
 
-    def hold_early(self, peer: Peer, message: Consensus) -> None:
-        """Keep a message for a later epoch; the oldest goes when a peer sends too many."""
+    def hold_early(self, peer: Peer, message: Consensus | Status) -> None:
+        """Keep a message of a later epoch; the oldest goes when a peer sends too many."""
         queue = self._early.setdefault(peer.node_id, deque(maxlen=EARLY_MAX))
         queue.append(message)
 
@@ -309,9 +310,13 @@ class Voting:
             return config.silent_leader_timeout_us
         return None
 
-    def receive_report(self, node: NodeId, seen_epochs: int, now: Instant) -> list[Step]:
-        """Take what a validator saw of our key (R8)."""
-        self._reports[node] = seen_epochs
+    def receive_report(self, peer: Peer, status: Status, now: Instant) -> list[Step]:
+        """Take what a member saw of our key (R8); of one to come, when its epoch begins here."""
+        if peer.place is None:
+            if status.next_epoch > self.epoch:
+                self.hold_early(peer, status)
+            return []
+        seen_epochs = self._reports[peer.node_id] = status.seen_epochs
         if not self.cleared:
             self.cleared = self._clear()
             self.simplex.abstain = self._must_abstain(self.epoch)
@@ -319,7 +324,7 @@ class Voting:
         if seen_epochs <= voted:  # adds nothing to the reports that say more
             return self._try_open(now)
         faults = self._validators.faults
-        known = [seen for peer, seen in self._reports.items() if self._is_member(peer)]
+        known = [seen for node, seen in self._reports.items() if self._is_member(node)]
         ordered = sorted(known, reverse=True)
         claim = ordered[faults] if len(ordered) > faults else 0
         steps: list[Step] = []

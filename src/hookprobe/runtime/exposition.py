@@ -14,6 +14,7 @@ _FIELDS = {
     "hookprobe_dsm_epoch": "last_epoch",
     "hookprobe_dsm_open_epoch": "open_epoch",
     "hookprobe_dsm_epochs_behind": "epochs_behind",
+    "hookprobe_dsm_waiting_seconds": "waiting_s",
     "hookprobe_dsm_epochs_incomplete": "epochs_incomplete",
     "hookprobe_dsm_validators": "validators",
     "hookprobe_dsm_quorum": "needed",

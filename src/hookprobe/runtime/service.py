@@ -253,7 +253,8 @@ def _join(
     clock, genesis, node = Clock(), decode_genesis(folder.genesis), built.node
     validators = len(genesis.validators)
     role, state = config.text("dsm.node.role"), config.file("state.path")
-    schedule = (genesis.start, genesis.epoch_duration_us)
+    follows = isinstance(node, ValidatorNode)
+    schedule = (genesis.start, genesis.epoch_duration_us) if follows else None
     board = status.StatusBoard(folder.secrets.node, role, validators, schedule)
     board.members = partial(status.members_of, node, validators)
     board.labels = partial(status.labels_of, node)
@@ -263,6 +264,8 @@ def _join(
     carrier = _FileCarrier(node, clock)
     files = FileService(carrier, *_file_settings(config), clock, node.doubt)
     observers = [log.report, board.report, files.report, outside.report]
+    if isinstance(node, EdgeNode):
+        board.oldest_waiting_ms = node.ledger.chain.oldest_waiting_ms
     device = None
     if isinstance(node, EdgeNode) and built.machine is not None:
         device = DeviceHost(node, built.machine, clock, log.failed)

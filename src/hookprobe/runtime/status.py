@@ -32,7 +32,7 @@ from hookprobe.runtime.keystore import read_file, write_atomically
 from hookprobe.runtime.metrics import Meter
 from hookprobe.wire.canonical import JsonObject
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import Instant
+from hookprobe.wire.instant import MILLISECOND, Instant
 
 STATUS_FILE = "status.json"
 STALE_US = 10_000_000
@@ -152,6 +152,7 @@ class StatusBoard:
         role: edge, validator or verifier.
         validators: How many validators founded the mesh; `members` says how many decide now.
         schedule: When epoch 0 begins and how long an epoch is, microseconds; to say what is late.
+            None for who does not follow every epoch: an edge hears of those that hold its blocks.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class StatusBoard:
         self._view = 1
         self.members: Callable[[], int] = lambda: validators
         self.labels: Callable[[Instant], dict[str, object]] = lambda _: {}
+        self.oldest_waiting_ms: Callable[[], int | None] = lambda: None
         self._fixed = {"node": node, "role": role}
         self._peers: dict[NodeId, None] = {}
         self._counts: Counter[str] = Counter()
@@ -238,6 +240,7 @@ class StatusBoard:
             "open_epoch": self._open_epoch,
             "view": self._view if self._open_epoch is not None else None,
             "epochs_behind": self._behind(now),
+            "waiting_s": self._waited(now),
             "webhooks_waiting": self.webhooks_waiting,
             "quorum_lost": self._quorum_lost,
             **self._waiting(),
@@ -254,6 +257,13 @@ class StatusBoard:
         if not waiting:
             return {}
         return {"pending": waiting, "epochs_incomplete": waiting.get("incomplete")}
+
+    def _waited(self, now: Instant) -> int | None:
+        """Return the age in seconds of the oldest own block without a receipt; for edges."""
+        if self._fixed["role"] != "edge":
+            return None
+        oldest_ms = self.oldest_waiting_ms()
+        return 0 if oldest_ms is None else max(0, (now // MILLISECOND - oldest_ms) // 1000)
 
     def _behind(self, now: Instant) -> int | None:
         """Return how many epochs have ended by the clock and are not known to be final.

@@ -31,7 +31,7 @@ from hookprobe.dsm.receipts import check_receipt, decode_receipt, encode_receipt
 from hookprobe.dsm.store import MemoryStore, Persist, Table
 from hookprobe.errors import RemoteError, UnavailableError, VerificationError
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import SECOND
+from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
 
 
 def test_the_edge_gets_receipts_that_prove_its_blocks() -> None:
@@ -42,6 +42,10 @@ def test_the_edge_gets_receipts_that_prove_its_blocks() -> None:
     head = edge.chain.open_head
     assert head is not None
     assert head.receipted == 4
+    assert edge.chain.oldest_waiting_ms() is None
+    edge.append([Event("ids_alert", b"late")], net.now)
+    edge.append([Event("ids_alert", b"later")], Instant(net.now + 9 * SECOND))
+    assert edge.chain.oldest_waiting_ms() == net.now // MILLISECOND
 
 
 def test_a_bundle_from_the_edge_verifies_and_no_changed_byte_does() -> None:

@@ -181,3 +181,17 @@ def test_the_number_of_validators_is_that_of_the_set_and_not_of_the_founders() -
     net.write(ledger_of_edge, b"its receipt is by the new set")
     later(net)
     assert told() == [(7, 5), (7, 5), (4, 3)], "a verifier knows of the founders only"
+
+
+def test_only_who_follows_every_epoch_can_be_behind() -> None:
+    made = status.StatusBoard(NodeId("e"), "edge", 4)
+    made.report(ledger.ReceiptReceived(3, (NodeId("e"), 1), 1, 1))
+    idle = made.document(Instant(900 * SECOND), 0)
+    assert (idle["last_epoch"], idle["epochs_behind"], idle["waiting_s"]) == (3, None, 0)
+    made.oldest_waiting_ms = lambda: 800_000
+    late = made.document(Instant(900 * SECOND), 0)
+    assert late["waiting_s"] == 100
+    told = samples(late)
+    assert told["hookprobe_dsm_waiting_seconds", ""] == 100
+    assert ("hookprobe_dsm_epochs_behind", "") not in told
+    assert ("hookprobe_dsm_waiting_seconds", "") not in samples(board().document(Instant(1), 0))
