@@ -23,8 +23,9 @@ from hookprobe.dsm.effects import CheckpointFinalized, Effect, Send
 from hookprobe.dsm.frames import decode, encode
 from hookprobe.dsm.lanes import LaneBook
 from hookprobe.dsm.linked import link
-from hookprobe.dsm.messages import Message, Pack, PackEntry
+from hookprobe.dsm.messages import Message, Pack, PackEntry, Receipt
 from hookprobe.dsm.microblock import parse_block
+from hookprobe.dsm.receipts import encode_receipt
 from hookprobe.dsm.scribe import ChainHost
 from hookprobe.dsm.store import MemoryStore, Persist, StoreReader, Table
 from hookprobe.dsm.validator import ValidatorLedger
@@ -32,7 +33,6 @@ from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.sim.mesh import START, Keys, Mesh
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
-from hookprobe.wire.reader import Writer
 
 Row = tuple[str, float, str]
 NOW = Instant(START + SECOND)
@@ -238,18 +238,15 @@ def finality_rows(size: int) -> list[Row]:
 
 
 def proof_rows(loop: Loop) -> list[Row]:
-    """Return the size of what shows that a block is in a final checkpoint, the header as it is."""
+    """Return the size of a receipt: header, certificate, which block, its index and path."""
     validator = next(node for node in loop.nodes.values() if isinstance(node, ValidatorLedger))
     sealed = validator.history.sealed(validator.history.next_epoch - 1)
     assert sealed is not None
     path = merkle.prove_inclusion([bytes(32)] * MILLION, 777)
-    certificate = Writer()
-    sealed.certificate.write(certificate)
-    size = 8 + 32 * len(path) + len(sealed.raw) + len(certificate.finish())
-    what = (
-        f"proof of one block of 1,000,000, n={PROOF_VALIDATORS}: index, path, header, certificate"
-    )
-    return [(what, float(size), "bytes")]
+    covered = Range(NodeId("edge"), 1, 777, 777, bytes(32))
+    receipt = Receipt(sealed.raw, sealed.certificate, covered, 777, tuple(path))
+    what = f"receipt of one block of 1,000,000, n={PROOF_VALIDATORS}"
+    return [(what, float(len(encode_receipt(receipt))), "bytes")]
 
 
 def bundle_rows() -> list[Row]:

@@ -22,7 +22,7 @@ GOALS = {
     "inclusion proofs verified": ("≥", 90_000.0),
     "bundle verification / one BLS verification": ("≥", 0.75),
     "proofs checked / BLS checks": ("≥", 0.75),
-    "proof of one block of 1,000,000, n=10: index, path, header, certificate": ("≤", 1600.0),
+    "receipt of one block of 1,000,000, n=10": ("≤", 1600.0),
     "edge process memory": ("≤", 60.0),
     "EVE lines parsed": ("≥", 50_000.0),
     "HTP handshakes answered, hybrid": ("≥", 3_000.0),

@@ -8,7 +8,7 @@ from tests.unit.dsm.kit import chain_of, mesh_of
 
 from hookprobe.crypto import merkle
 from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
-from hookprobe.dsm.checkpoint import Range
+from hookprobe.dsm.checkpoint import Header, Range, certificate_of
 from hookprobe.dsm.enrolment import Head
 from hookprobe.dsm.frames import decode, encode
 from hookprobe.dsm.linked import link
@@ -42,6 +42,7 @@ from hookprobe.wire.identifiers import NodeId
 digests = st.binary(min_size=32, max_size=32)
 u64 = st.integers(0, 2**64 - 1)
 u32 = st.integers(0, 2**32 - 1)
+counts = st.integers(0, 2**53 - 1)
 numbers = st.integers(1, 2**53 - 1)
 nodes = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,31}", fullmatch=True).map(NodeId)
 lanes = st.tuples(nodes, u32)
@@ -58,6 +59,16 @@ ranges = st.builds(
     st.tuples(numbers, numbers),
     digests,
 )
+sealed = st.builds(
+    lambda header, *told: (header.encode(), certificate_of(header.encode(), *told)),
+    st.builds(
+        Header, digests, counts, digests, counts, digests, counts, digests, digests, digests,
+        digests, counts, digests, digests, nodes,
+    ),
+    u32,
+    st.binary(max_size=16),
+    signatures,
+)  # fmt: skip
 changes = st.builds(SetChange, st.binary(max_size=4096), certificates, st.binary(max_size=99))
 blocks = st.sampled_from(chain_of(mesh_of(4), 3))
 
@@ -75,9 +86,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Status, u64, digests, digests, u64),
     st.builds(GetCheckpoints, u64, st.integers(0, 2**16 - 1)),
     st.builds(
-        Receipt,
-        st.binary(max_size=4096),
-        certificates,
+        lambda header, *others: Receipt(*header, *others),
+        sealed,
         ranges,
         u64,
         st.lists(digests, max_size=9).map(tuple),

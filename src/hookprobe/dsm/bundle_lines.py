@@ -1,7 +1,8 @@
 """The lines of an evidence bundle: each one object, written and read (see `dsm.bundle`)."""
 
-from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
-from hookprobe.dsm.checkpoint import Range, header_hash, parse_header
+from hookprobe.crypto.bls import SIGNATURE_BYTES
+from hookprobe.dsm.certificate import BITMAP_BYTES_MAX, QuorumCertificate
+from hookprobe.dsm.checkpoint import Range, certificate_of, parse_header
 from hookprobe.dsm.messages import Receipt
 from hookprobe.dsm.microblock import (
     SALT_BYTES,
@@ -20,7 +21,7 @@ from hookprobe.wire.fields import Fields
 from hookprobe.wire.identifiers import parse_node_id
 
 LINE_MAX_BYTES = 1 << 20
-_PAYLOAD_CHARS_MAX = 1 << 20
+_PAYLOAD_MAX_BYTES = 1 << 19
 
 
 def change_document(change: SetChange) -> JsonObject:
@@ -34,12 +35,22 @@ def change_document(change: SetChange) -> JsonObject:
 
 
 def certificate_document(certificate: QuorumCertificate) -> JsonObject:
-    """Return what a line says of a certificate."""
+    """Return a FINALIZE certificate; epoch and digest are those of its header."""
     return {
         "bitmap": certificate.bitmap.hex(),
         "signature": certificate.signature.hex(),
         "view": certificate.view,
     }
+
+
+def parse_certificate(document: JsonObject, header_raw: bytes) -> QuorumCertificate:
+    """Read a FINALIZE certificate of this very header; nothing is checked yet."""
+    fields = Fields(document, "certificate")
+    view = fields.integer("view", low=1, high=2**32 - 1)
+    bitmap = fields.octets("bitmap", limit=BITMAP_BYTES_MAX)
+    found = certificate_of(header_raw, view, bitmap, fields.hex("signature", SIGNATURE_BYTES))
+    fields.finish()
+    return found
 
 
 def receipt_document(receipt: Receipt) -> JsonObject:
@@ -108,19 +119,8 @@ def parse_change(document: JsonObject) -> SetChange:
 def _parse_sealed(fields: Fields) -> tuple[bytes, QuorumCertificate]:
     """Take header and certificate; the certificate is about the header, whatever it says."""
     raw = canonical.encode(fields.object("header"))
-    header = parse_header(raw)
-    check_whole(header.encode(), raw, "checkpoint header")
-    sealed = Fields(fields.object("certificate"), "certificate")
-    certificate = QuorumCertificate(
-        kind=VoteKind.FINALIZE,
-        epoch=header.epoch,
-        view=sealed.integer("view", low=1, high=2**32 - 1),
-        digest=header_hash(raw),
-        bitmap=_hex(sealed.text("bitmap", limit=32), "bitmap"),
-        signature=sealed.hex("signature", 96),
-    )
-    sealed.finish()
-    return raw, certificate
+    check_whole(parse_header(raw).encode(), raw, "checkpoint header")
+    return raw, parse_certificate(fields.object("certificate"), raw)
 
 
 def parse_receipt(document: JsonObject) -> Receipt:
@@ -152,12 +152,9 @@ def parse_block_line(document: JsonObject) -> tuple[SignedBlock, Payload | None]
     check_whole(signed.block.encode(), signed.raw, "block")
     payload = None
     if fields.has("payload"):
-        data = _hex(fields.text("payload", limit=_PAYLOAD_CHARS_MAX), "payload")
-        salt = _hex(fields.text("salt"), "salt")
-        if len(salt) != SALT_BYTES:
-            # A shorter salt with a longer payload would have the same hash.
-            raise MalformedError(f"salt of {len(salt)} bytes, {SALT_BYTES} are wanted")
-        payload = Payload(salt, data)
+        data = fields.octets("payload", limit=_PAYLOAD_MAX_BYTES)
+        # A shorter salt with a longer payload would have the same hash.
+        payload = Payload(fields.hex("salt", SALT_BYTES), data)
     fields.finish()
     return signed, payload
 
@@ -171,9 +168,3 @@ def bundled_blocks(data: bytes) -> list[SignedBlock]:
     documents = [read_line(line) for line in data.splitlines()]
     lines = [document for document in documents if document.get("type") == "block"]
     return [parse_block_line(document)[0] for document in lines]
-
-
-def _hex(text: str, name: str) -> bytes:
-    if len(text) % 2 or text.strip("0123456789abcdef"):
-        raise MalformedError(f"{name} must be lower-case hex digits")
-    return bytes.fromhex(text)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from hookprobe.crypto.digest import digest
 from hookprobe.crypto.domains import Domain
-from hookprobe.dsm.certificate import QuorumCertificate, read_certificate
+from hookprobe.dsm.certificate import QuorumCertificate, VoteKind, read_certificate
 from hookprobe.dsm.cut import SignedCut, read_cut
 from hookprobe.dsm.microblock import SIGNATURE_BYTES, LaneKey
 from hookprobe.dsm.validators import VALIDATORS_MAX
@@ -136,6 +136,44 @@ class Header:
             }
         )
 
+    def write(self, writer: Writer) -> None:
+        """Append the fields, half as long as their JSON, which follows from them."""
+        writer.u64(self.epoch).u64(self.count).u64(self.timestamp_ms).u64(self.history_size)
+        writer.put(pack_node_id(self.validator_id)).put(self.chain).put(self.prev)
+        writer.put(self.merkle_root).put(self.ranges_root).put(self.cuts_root)
+        writer.put(self.evidence_root).put(self.history_root)
+        writer.put(self.validators_hash).put(self.next_validators_hash)
+
+
+def read_header(reader: Reader) -> Header:
+    """Read what `Header.write` wrote.
+
+    Raises:
+        MalformedError: No header; its JSON would not be canonical.
+    """
+    epoch, count, timestamp_ms, history_size = (reader.u64() for _ in range(4))
+    if max(epoch, count, timestamp_ms, history_size) >= 2**53:
+        raise MalformedError("checkpoint header: number of more than 53 bits")
+    validator_id = unpack_node_id(reader.take(32))
+    chain, prev, merkle_root, ranges_root, cuts_root = (reader.take(32) for _ in range(5))
+    evidence_root, history_root, current, following = (reader.take(32) for _ in range(4))
+    return Header(
+        chain,
+        epoch,
+        prev,
+        timestamp_ms,
+        merkle_root,
+        count,
+        ranges_root,
+        cuts_root,
+        evidence_root,
+        history_root,
+        history_size,
+        current,
+        following,
+        validator_id,
+    )
+
 
 def parse_header(raw: bytes) -> Header:
     """Read a header from its canonical bytes.
@@ -169,6 +207,16 @@ def parse_header(raw: bytes) -> Header:
 def header_hash(raw: bytes) -> bytes:
     """Return H(checkpoint, canonical header)."""
     return digest(Domain.CHECKPOINT, raw)
+
+
+def certificate_of(raw: bytes, view: int, bitmap: bytes, signature: bytes) -> QuorumCertificate:
+    """Return the FINALIZE certificate of a header, from what must be told of it beside the header.
+
+    Raises:
+        MalformedError: Not the canonical form of a header.
+    """
+    epoch, kind = parse_header(raw).epoch, VoteKind.FINALIZE
+    return QuorumCertificate(kind, epoch, view, header_hash(raw), bitmap, signature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,25 @@ Kinds are listed in `dsm.messages`. Decoding raises `RemoteError` only.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from hookprobe.crypto.bls import SIGNATURE_BYTES as VOTE_SIGNATURE_BYTES
 from hookprobe.crypto.merkle import PROOF_HASHES_MAX
-from hookprobe.dsm.certificate import read_certificate, read_kind
-from hookprobe.dsm.checkpoint import HEADER_MAX_BYTES, read_checkpoint, read_final, read_range
+from hookprobe.dsm.certificate import (
+    BITMAP_BYTES_MAX,
+    QuorumCertificate,
+    read_certificate,
+    read_kind,
+)
+from hookprobe.dsm.checkpoint import (
+    HEADER_MAX_BYTES,
+    certificate_of,
+    parse_header,
+    read_checkpoint,
+    read_final,
+    read_header,
+    read_range,
+)
 from hookprobe.dsm.cut import read_cut
 from hookprobe.dsm.enrolment import Head
 from hookprobe.dsm.linked import read_linked
@@ -63,6 +77,8 @@ from hookprobe.dsm.roll import read_change
 from hookprobe.errors import LimitExceededError, MalformedError
 from hookprobe.wire.identifiers import pack_node_id, unpack_node_id
 from hookprobe.wire.reader import Reader, Writer
+
+COMPACT = 0  # where older receipts have the length of the header's JSON
 
 
 def encode(message: Message) -> bytes:
@@ -206,9 +222,14 @@ def _write_request(
 
 
 def write_receipt(writer: Writer, receipt: Receipt) -> None:
-    """Append a receipt; it is also stored in this form."""
-    writer.block16(receipt.header_raw)
-    receipt.certificate.write(writer)
+    """Append a receipt; it is also stored in this form.
+
+    The header's JSON follows from its fields, and kind, epoch and digest of the certificate from
+    the header.
+    """
+    certificate = receipt.certificate
+    writer.u16(COMPACT).put(_packed_header(receipt.header_raw)).u32(certificate.view)
+    writer.block16(certificate.bitmap).put(certificate.signature)
     receipt.range.write(writer)
     writer.u64(receipt.start).u8(len(receipt.proof))
     for item in receipt.proof:
@@ -217,13 +238,31 @@ def write_receipt(writer: Writer, receipt: Receipt) -> None:
 
 def read_receipt(reader: Reader) -> Receipt:
     """Read what `write_receipt` wrote."""
-    header_raw = reader.block16(HEADER_MAX_BYTES)
-    certificate = read_certificate(reader)
+    json_bytes = reader.u16()
+    if json_bytes == COMPACT:
+        header_raw, certificate = _read_sealed(reader)
+    elif json_bytes <= HEADER_MAX_BYTES:  # as receipts were stored until the end of 2026
+        header_raw, certificate = reader.take(json_bytes), read_certificate(reader)
+    else:
+        raise LimitExceededError(f"receipt: header of {json_bytes} bytes")
     covered, start, count = read_range(reader), reader.u64(), reader.u8()
     if count > PROOF_HASHES_MAX:
         raise LimitExceededError(f"receipt: proof of {count} hashes")
     proof = tuple(reader.take(32) for _ in range(count))
     return Receipt(header_raw, certificate, covered, start, proof)
+
+
+@lru_cache(maxsize=4)  # one epoch's header goes into the receipts of all its chains
+def _packed_header(raw: bytes) -> bytes:
+    writer = Writer()
+    parse_header(raw).write(writer)
+    return writer.finish()
+
+
+def _read_sealed(reader: Reader) -> tuple[bytes, QuorumCertificate]:
+    raw = read_header(reader).encode()
+    view, bitmap = reader.u32(), reader.block16(BITMAP_BYTES_MAX)
+    return raw, certificate_of(raw, view, bitmap, reader.take(VOTE_SIGNATURE_BYTES))
 
 
 def _count(reader: Reader, limit: int, what: str) -> int:

@@ -20,7 +20,7 @@ from hookprobe.wire import canonical
 from hookprobe.wire.fields import Fields
 
 ANSWER_MAX_BYTES = 1 << 13
-_CERTIFICATE_MAX_DIGITS = 4096
+_CERTIFICATE_MAX_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,7 @@ def decode_answer(data: bytes) -> Answer:
         next_index=fields.integer("next"),
         nonce=fields.hex("nonce", NONCE_BYTES),
         last=fields.hex("last", len(NO_RECORD)),
-        certificate=_hex(fields.text("certificate", limit=_CERTIFICATE_MAX_DIGITS)),
+        certificate=fields.octets("certificate", limit=_CERTIFICATE_MAX_BYTES),
     )
     fields.finish()
     return answer
-
-
-def _hex(digits: str) -> bytes:
-    fields = Fields({"certificate": digits}, "NEURO answer")
-    return fields.hex("certificate", len(digits) // 2)

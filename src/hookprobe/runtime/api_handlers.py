@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from hookprobe.detection.attack import Category
 from hookprobe.detection.privacy import SharedEvent
+from hookprobe.dsm.bundle_lines import certificate_document
 from hookprobe.dsm.checkpoint import FinalCheckpoint
 from hookprobe.dsm.microblock import Payload, SignedBlock
 from hookprobe.errors import MalformedError, NotFoundError, RemoteError
@@ -14,7 +15,6 @@ from hookprobe.runtime.access import Caller
 from hookprobe.runtime.api_routes import PAGE_DEFAULT, Value
 from hookprobe.runtime.ledger_answers import (
     show_block,
-    show_certificate,
     show_change,
     show_checkpoint,
     show_proof,
@@ -168,7 +168,7 @@ def inclusion(query: LedgerQuery, question: Question) -> JsonObject:
     return {
         "block": show_block(found.signed, _disclosed(query, question, found.signed)),
         "canonical": found.final.checkpoint.raw.decode(),
-        "certificate": show_certificate(found.final.certificate),
+        "certificate": certificate_document(found.final.certificate),
         "epoch": found.final.checkpoint.header.epoch,
         "index": found.index,
         "path": show_proof(found.path),

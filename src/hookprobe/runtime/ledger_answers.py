@@ -8,14 +8,13 @@ those; `show_*` and `read_*` are inverse in them.
 
 from collections.abc import Mapping, Sequence
 
-from hookprobe.dsm.certificate import QuorumCertificate, VoteKind
+from hookprobe.dsm.bundle_lines import certificate_document, parse_certificate
+from hookprobe.dsm.certificate import QuorumCertificate
 from hookprobe.dsm.checkpoint import (
     MEMBERS_MAX_BYTES,
     RANGES_MAX,
     FinalCheckpoint,
     Range,
-    header_hash,
-    parse_header,
 )
 from hookprobe.dsm.messages import Receipt
 from hookprobe.dsm.microblock import SALT_BYTES, Payload, SignedBlock, parse_block
@@ -27,7 +26,7 @@ from hookprobe.wire.identifiers import parse_node_id
 from hookprobe.wire.instant import MILLISECOND, Instant, format_iso
 
 CANONICAL_CHARS_MAX = 12 << 10
-PAYLOAD_CHARS_MAX = 128 << 10
+PAYLOAD_MAX_BYTES = 64 << 10
 PATH_MAX = 64
 
 
@@ -73,7 +72,7 @@ def read_block(document: Json) -> tuple[SignedBlock, Payload | None]:
     signed = parse_block(raw, fields.hex("signature", 64))
     payload = None
     if fields.has("payload"):
-        data = _hex(fields.text("payload", limit=PAYLOAD_CHARS_MAX), "payload")
+        data = fields.octets("payload", limit=PAYLOAD_MAX_BYTES)
         payload = Payload(fields.hex("salt", SALT_BYTES), data)
     check_same(document, show_block(signed, payload), "microblock")
     return signed, payload
@@ -117,7 +116,7 @@ def show_checkpoint(final: FinalCheckpoint, ranges: Sequence[Range]) -> JsonObje
     return {
         "agg_signature": final.certificate.signature.hex(),
         "canonical": final.checkpoint.raw.decode(),
-        "certificate": show_certificate(final.certificate),
+        "certificate": certificate_document(final.certificate),
         "epoch": header.epoch,
         "hash": final.checkpoint.hash.hex(),
         "included_ranges": included,
@@ -132,41 +131,17 @@ def show_checkpoint(final: FinalCheckpoint, ranges: Sequence[Range]) -> JsonObje
     }
 
 
-def show_certificate(certificate: QuorumCertificate) -> JsonObject:
-    """Return a FINALIZE certificate; epoch and digest are those of its header."""
-    return {
-        "bitmap": certificate.bitmap.hex(),
-        "signature": certificate.signature.hex(),
-        "view": certificate.view,
-    }
-
-
-def read_certificate(document: JsonObject, header_raw: bytes) -> QuorumCertificate:
-    """Read a FINALIZE certificate over this very header; nothing is checked yet."""
-    fields = Fields(document, "certificate")
-    certificate = QuorumCertificate(
-        kind=VoteKind.FINALIZE,
-        epoch=parse_header(header_raw).epoch,
-        view=fields.integer("view", low=1, high=2**32 - 1),
-        digest=header_hash(header_raw),
-        bitmap=_hex(fields.text("bitmap", limit=32), "bitmap"),
-        signature=fields.hex("signature", 96),
-    )
-    fields.finish()
-    return certificate
-
-
 def read_header(fields: Fields) -> tuple[bytes, QuorumCertificate]:
     """Take header text and certificate out of a checkpoint or a proof."""
     raw = fields.text("canonical", limit=CANONICAL_CHARS_MAX).encode()
-    return raw, read_certificate(fields.object("certificate"), raw)
+    return raw, parse_certificate(fields.object("certificate"), raw)
 
 
 def show_change(change: SetChange) -> JsonObject:
     """Return a header that changes the validator set, with the members of the next one."""
     return {
         "canonical": change.header_raw.decode(),
-        "certificate": show_certificate(change.certificate),
+        "certificate": certificate_document(change.certificate),
         "members": change.members.decode(),
     }
 
@@ -221,7 +196,7 @@ def show_receipt(receipt: Receipt) -> JsonObject:
     covered = receipt.range
     return {
         "canonical": receipt.header_raw.decode(),
-        "certificate": show_certificate(receipt.certificate),
+        "certificate": certificate_document(receipt.certificate),
         "first": covered.first,
         "head": covered.head.hex(),
         "inc": covered.inc,
@@ -248,9 +223,3 @@ def read_receipt(document: JsonObject) -> Receipt:
     )
     fields.finish()
     return receipt
-
-
-def _hex(text: str, name: str) -> bytes:
-    if len(text) % 2 or text.strip("0123456789abcdef"):
-        raise MalformedError(f"{name} must be lower-case hex digits")
-    return bytes.fromhex(text)

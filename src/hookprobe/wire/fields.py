@@ -57,16 +57,26 @@ class Fields:
 
     def hex(self, name: str, size: int) -> bytes:
         """Take `size` bytes written as lower-case hex digits."""
-        value = self.take(name)
+        value, wanted = self.take(name), f"{2 * size} lower-case hex digits"
         if not isinstance(value, str) or len(value) != 2 * size:
-            raise self._wrong(name, f"{2 * size} lower-case hex digits")
+            raise self._wrong(name, wanted)
+        return self._unhex(value, name, wanted)
+
+    def octets(self, name: str, *, limit: int) -> bytes:
+        """Take at most `limit` bytes written as lower-case hex digits."""
+        value, wanted = self.take(name), f"at most {2 * limit} lower-case hex digits, in pairs"
+        if not isinstance(value, str) or len(value) > 2 * limit:
+            raise self._wrong(name, wanted)
+        return self._unhex(value, name, wanted)
+
+    def _unhex(self, value: str, name: str, wanted: str) -> bytes:
         try:
             found = bytes.fromhex(value)
         except ValueError:
             found = b""
         # `fromhex` skips blanks and takes capitals: only the one spelling comes back the same.
         if found.hex() != value:
-            raise self._wrong(name, f"{2 * size} lower-case hex digits")
+            raise self._wrong(name, wanted)
         return found
 
     def object(self, name: str) -> JsonObject:

@@ -32,6 +32,7 @@ from hookprobe.dsm.store import MemoryStore, Persist, Table
 from hookprobe.errors import RemoteError, UnavailableError, VerificationError
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import MILLISECOND, SECOND, Instant
+from hookprobe.wire.reader import Writer
 
 
 def test_the_edge_gets_receipts_that_prove_its_blocks() -> None:
@@ -82,6 +83,37 @@ def test_a_receipt_for_other_blocks_is_refused() -> None:
     other = replace(receipt.certificate, view=receipt.certificate.view + 1)
     with pytest.raises(VerificationError, match="aggregate"):
         check_receipt(replace(receipt, certificate=other), ids, edge.roll)
+
+
+def test_a_receipt_as_it_was_stored_in_2026_still_proves_its_blocks() -> None:
+    net, _ = running()
+    row = net.stores[EDGE].scan(Table.RECEIPTS, b"", b"\xff" * 13, 1)[0][1]
+    receipt = decode_receipt(row)
+    writer = Writer().block16(receipt.header_raw)
+    receipt.certificate.write(writer)
+    receipt.range.write(writer)
+    older = writer.u64(receipt.start).u8(0).finish()
+    assert not receipt.proof
+    assert decode_receipt(older) == receipt
+    assert len(row) < 0.6 * len(older)
+    with pytest.raises(RemoteError):
+        decode_receipt(b"\xff\xff" + older[2:])
+
+
+def test_no_byte_of_a_receipt_can_be_changed() -> None:
+    net, edge = running()
+    row = net.stores[EDGE].scan(Table.RECEIPTS, b"", b"\xff" * 13, 1)[0][1]
+    covered = decode_receipt(row).range
+    ids = [
+        entry.signed.id for entry in edge.chain.entries(covered.inc, covered.first, covered.last)
+    ]
+    outside = range(row.index(covered.head) - 52, row.index(covered.head))
+    for place in range(len(row)):
+        for changed in (row[:place], row[:place] + bytes((row[place] ^ 1,)) + row[place + 1 :]):
+            if place in outside and len(changed) == len(row):
+                continue  # names the chain, which the blocks do themselves
+            with pytest.raises(RemoteError):
+                check_receipt(decode_receipt(changed), ids, edge.roll)
 
 
 def test_an_edge_ignores_a_forged_receipt() -> None:
