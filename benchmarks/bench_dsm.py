@@ -6,6 +6,7 @@ Run `python benchmarks/bench_dsm.py`; `run()` gives the rows (name, value, unit)
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,8 @@ from hookprobe.dsm.store import MemoryStore, Persist, StoreReader, Table
 from hookprobe.dsm.validator import ValidatorLedger
 from hookprobe.runtime.sqlite_store import SqliteStore
 from hookprobe.sim.mesh import START, Keys, Mesh
+from hookprobe.sim.scenario import PROFILES
+from hookprobe.sim.scenario import run as simulate
 from hookprobe.wire.identifiers import NodeId
 from hookprobe.wire.instant import SECOND, Instant
 
@@ -219,6 +222,13 @@ class Loop:
         self.drain(now)
 
 
+def bls_verify_s() -> float:
+    """Return the seconds that one BLS signature takes to check."""
+    signer, votes = BlsSigner(b"s" * 32), Bls()
+    signature = signer.sign(b"m")
+    return seconds(lambda: votes.verify(signer.public_key, b"m", signature), 10)
+
+
 def finality_rows(size: int) -> list[Row]:
     mesh = Mesh(size, Keys(3, real=True))
     loop = Loop(mesh)
@@ -231,10 +241,24 @@ def finality_rows(size: int) -> list[Row]:
         times.append(time.process_time() - start)
         assert loop.finals == before + size
     times.sort()
+    median = times[len(times) // 2]
+    checks = median / size / bls_verify_s()
     rows = [
-        (f"finality in process, n={size}, all validators, p50", times[len(times) // 2] * 1e3, "ms")
+        (f"finality in process, n={size}, all validators, p50", median * 1e3, "ms"),
+        (f"CPU of one validator for an epoch, n={size} / BLS verify", checks, "times"),
     ]
     return rows + (proof_rows(loop) if size == PROOF_VALIDATORS else [])
+
+
+def simulator_rows() -> list[Row]:
+    """Return how fast the seeded simulator runs the nodes of a mesh of four that is undisturbed."""
+    profile = replace(PROFILES["fast"], sizes=(4,), stormy=False, churn_percent=0, epochs=40)
+    begin = time.process_time()
+    outcomes = [simulate(seed, profile) for seed in range(5)]
+    spent = time.process_time() - begin
+    assert not any(one.violations for one in outcomes)
+    return [("simulator, n=4, production nodes", sum(one.epochs for one in outcomes) / spent,
+             "epochs/s")]  # fmt: skip
 
 
 def proof_rows(loop: Loop) -> list[Row]:
@@ -260,9 +284,7 @@ def bundle_rows() -> list[Row]:
     verifier = BundleVerifier(mesh.keys.schemes, mesh.chain)
     verifier.check(data)
     checked = seconds(lambda: verifier.check(data), 10)
-    signer, votes = BlsSigner(b"s" * 32), Bls()
-    signature = signer.sign(b"m")
-    single = seconds(lambda: votes.verify(signer.public_key, b"m", signature), 10)
+    single = bls_verify_s()
     return [
         ("bundle verified, genesis known", checked * 1e3, "ms"),
         ("BLS verify", single * 1e3, "ms"),
@@ -277,7 +299,7 @@ def run() -> list[Row]:
     rows = blocks_rows(mesh) + tree_rows()
     for size in (4, 10, 40, 100):
         rows += finality_rows(size)
-    return rows + bundle_rows()
+    return rows + bundle_rows() + simulator_rows()
 
 
 if __name__ == "__main__":

@@ -43,6 +43,29 @@ async def finality_us(folder: Path, validators: int) -> list[int]:
         await mesh.stop()
 
 
+async def dead_leader_us(folder: Path) -> int:
+    """Return the longest time to finality behind the death of one validator of four.
+
+    It leads two of the next eight epochs, for which the others wait as long as for any leader:
+    only after ten epochs of silence they give it less time.
+    """
+    mesh = LocalMesh(folder, MeshShape(4, (), 1_000, SETTINGS))
+    watch = MeshWatch(mesh, ignore)
+    names = [f"validator-{i + 1}" for i in range(4)]
+    try:
+        await mesh.start(names)
+        await watch.until(
+            lambda facts: all(facts.sessions[name] >= 3 for name in names), 120, "connecting"
+        )
+        await watch.during(3)
+        await mesh.kill(names[-1])
+        watch.facts.latencies_us.clear()
+        await watch.until(lambda facts: len(facts.latencies_us) >= 3 * 8, 120, "eight epochs")
+        return max(watch.facts.latencies_us)
+    finally:
+        await mesh.stop()
+
+
 async def edge_memory_mib(folder: Path) -> float:
     """Return the resident memory of an edge that has read a scan and a storm."""
     mesh = LocalMesh(folder, MeshShape(4, (("edge", "t"),), 1_000, SETTINGS))
@@ -118,6 +141,8 @@ def run() -> list[tuple[str, float, str]]:
             for share, label in ((0.5, "p50"), (0.99, "p99")):
                 name = f"finality n={validators}, loopback UDP, {label}"
                 rows.append((name, percentile(seen, share) / 1000, "ms"))
+        longest = asyncio.run(dead_leader_us(Path(folder) / "dead"))
+        rows.append(("finality n=4, loopback UDP, the leader dead", longest / 1000, "ms"))
         memory = asyncio.run(edge_memory_mib(Path(folder) / "edge"))
         rows.append(("edge process memory", memory, "MiB RSS"))
         memory = asyncio.run(validator_memory_mib(Path(folder) / "validator"))
