@@ -66,6 +66,7 @@ CONDITIONS = {
     45: "any sequence of operations and events",
     46: "GHOST: idle and active sessions cannot be told apart",
     47: "many sessions for long: memory does not grow",
+    48: "more handshakes at once than fit: what was begun is finished, the others come later",
 }
 
 

@@ -47,7 +47,9 @@ class HtpConfig:
         attest_rate_per_s: ATTESTs a prefix may have checked, lasting.
         attest_burst: The same at once.
         reset_rate_per_s: Stateless resets a prefix may cause.
-        unconfirmed_max: Sessions that have not yet opened a packet.
+        unconfirmed_max: Sessions that have not yet opened a packet, one for each peer; with so many
+            an ATTEST is dropped unread, unless the oldest may make room.
+        unconfirmed_us: How long none of them makes room.
         peers_max: Peers that dialled us; beyond it a HELLO is told BUSY.
         ciphers_max: Cipher objects kept; two a busy session.
         awake_max: Peers whose state is at the ready; of those beyond, quiet ones that dialled us
@@ -89,7 +91,8 @@ class HtpConfig:
     attest_rate_per_s: int = 20
     attest_burst: int = 5
     reset_rate_per_s: int = 10
-    unconfirmed_max: int = 1024
+    unconfirmed_max: int = 4096
+    unconfirmed_us: int = 5 * SECOND
     peers_max: int = 4096
     ciphers_max: int = 4096
     awake_max: int = 2048

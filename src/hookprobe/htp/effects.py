@@ -25,6 +25,7 @@ class DropReason(Enum):
     MAC1 = "mac1"
     COOKIE = "cookie"
     RATE = "rate"
+    BUSY = "busy"
     HANDSHAKE = "handshake"
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 (the name of a reason, not a secret)
     REPLAY = "replay"

@@ -109,11 +109,12 @@ class Endpoint:
         self._entropy = Entropy(random_bytes)
         self._tools = LinkTools(config, seams, self._entropy)
         self._ciphers = CipherCache(config.ciphers_max)
-        self._table = SessionTable(config.unconfirmed_max)
+        self._table = SessionTable(config)
         self._links = Links(self._table, self._tools, self._ciphers)
         self._agenda: Agenda[tuple[str, str]] = Agenda()
         self._dials = Switchboard(self._agenda)
-        self._responder = Responder(identity, self._tools, self._ciphers, self._links, now)
+        room = self._table.has_room
+        self._responder = Responder(identity, self._tools, self._ciphers, self._links, room, now)
         self._reset = StatelessReset(identity.reset_key, config, self._entropy)
         self._vitals = Vitals()
         self._clock = SteadyClock(now)
@@ -353,8 +354,8 @@ class Endpoint:
 
     def _confirm(self, session: Session, now: Instant) -> list[Effect]:
         """Take a session that a peer's dialling won, at its first packet that opened."""
-        pending = self._table.pending.pop(session.names.local_token)
         peer = session.names.peer
+        pending = self._table.pending.pop(peer)
         link = self._links.get(peer)
         if pending.continues is not None:
             if link is None or pending.continues != link.stream_id:

@@ -10,7 +10,7 @@ names cannot be probed. Refusals are sealed and as long as acceptances.
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -119,12 +119,14 @@ class Responder:
         tools: Configuration, collaborators, randomness.
         ciphers: Of the endpoint.
         links: The endpoint's live links, to continue or to give precedence to.
+        has_room: Tells whether one more session may wait for its first packet.
         now: The time.
     """
 
     __slots__ = (
         "_ciphers",
         "_cookies",
+        "_has_room",
         "_identity",
         "_key_id",
         "_limiter",
@@ -141,9 +143,11 @@ class Responder:
         tools: LinkTools,
         ciphers: CipherCache,
         links: Mapping[NodeId, Link],
+        has_room: Callable[[Instant], bool],
         now: Instant,
     ) -> None:
         config = tools.config
+        self._has_room = has_room
         self._identity = identity
         self._tools = tools
         self._ciphers = ciphers
@@ -208,6 +212,8 @@ class Responder:
             # Datagram for datagram: a half that was lost comes again when its half is repeated.
             again = known if header.frag_last == 0 else known[header.frag_index :][:1]
             return [Transmit(address, part) for part in again], None
+        if not self._has_room(now):
+            return [Dropped(DropReason.BUSY)], None
         message = self._assemble(header, data, cookie, now)
         if message is None:
             return [], None

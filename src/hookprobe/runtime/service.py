@@ -22,6 +22,7 @@ from hookprobe.dsm.genesis import decode_genesis
 from hookprobe.dsm.notes import parse_key
 from hookprobe.dsm.pending import pending_of
 from hookprobe.dsm.tree_log import TreeLog
+from hookprobe.dsm.validators import VALIDATORS_MAX
 from hookprobe.errors import ConfigError, HostError, LocalError
 from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, RefusedReason, SendRefused
@@ -125,7 +126,9 @@ def settings_of(config: Config) -> Settings:
         partition_us=config.integer("dsm.partition_ms") * MILLISECOND,
     )
     answering = config.text("dsm.node.role") in {"validator", "verifier"}
-    transport = HtpConfig(retry_initial_us=retry_us, answering=answering)
+    # Whom the ledger would take must get as far as the ledger: edges and all validators.
+    peers = max(HtpConfig().peers_max, ledger.edges_max + VALIDATORS_MAX)
+    transport = HtpConfig(retry_initial_us=retry_us, answering=answering, peers_max=peers)
     if config.integer("htp.ghost_bytes_per_s"):
         transport = transport.ghosting(config.integer("htp.ghost_bytes_per_s"))
     incidents = IncidentConfig(idle_us=config.integer("sensors.idle_ms") * MILLISECOND)

@@ -24,6 +24,7 @@ from hookprobe.htp.effects import (
     DropReason,
     RejectCode,
     SessionDown,
+    SessionUp,
 )
 from hookprobe.htp.messages import (
     encode_bare_reject,
@@ -31,7 +32,7 @@ from hookprobe.htp.messages import (
 from hookprobe.htp.packet import PacketType
 from hookprobe.htp.seams import PinnedPeer
 from hookprobe.wire.identifiers import NodeId
-from hookprobe.wire.instant import MINUTE, SECOND, Instant
+from hookprobe.wire.instant import MILLISECOND, MINUTE, SECOND, Instant
 
 
 def test_13_a_storm_of_bare_rejects_does_not_stop_the_edge() -> None:
@@ -284,3 +285,64 @@ def test_15_copies_of_accept_fragments_are_bounded() -> None:
     dial = edge.endpoint._dials.find(validator.name)
     assert dial is not None
     assert len(dial._parts[0]) == 3
+
+
+def test_48_more_edges_dial_at_once_than_may_wait_and_none_loses_the_session_it_got() -> None:
+    world = World(Weather(latency_us=200 * MILLISECOND))
+    validator = world.add("validator-1", HtpConfig(unconfirmed_max=8, attest_burst=1000))
+    edges = [world.add(f"edge-{number}") for number in range(40)]
+    for edge in edges:
+        world.connect(edge, validator)
+    world.run(MINUTE)
+    assert len(validator.endpoint.peers) == len(edges)
+    assert all(len(edge.of(SessionUp)) == 1 and not edge.of(SessionDown) for edge in edges)
+    assert validator.of(SessionDown) == []
+    assert DropReason.BUSY in validator.drops()
+    # Whoever was turned away was turned away before anything was computed for it.
+    assert validator.book.lookups == len(edges)
+
+
+def mute(world: World, number: int) -> Host:
+    """Return a peer that is known, and whose timers nobody minds."""
+    config = HtpConfig()
+    host = Host(f"mute-{number}", Address(f"10.0.1.{number}", 4719), config, world.book, world.now)
+    world.book.entries[host.name] = host.enlist()
+    return host
+
+
+def half_open(world: World, edge: Host, validator: Host) -> None:
+    """Dial, and never confirm."""
+    (hello,) = sent(edge.endpoint.connect(validator.pin(), world.now))
+    (challenge,) = sent(validator.endpoint.receive_datagram(hello, edge.address, world.now))
+    attest = sent(edge.endpoint.receive_datagram(challenge, validator.address, world.now))
+    feed(validator, attest, edge.address, world.now)
+
+
+def test_48_who_dials_again_and_again_holds_one_place_of_those_that_wait() -> None:
+    world = World()
+    validator = world.add("validator-1", HtpConfig(unconfirmed_max=3, attest_burst=1000))
+    greedy = mute(world, 1)
+    for port in range(1, 30):
+        greedy.address = greedy.address._replace(port=port)
+        greedy.boot(world.now)
+        half_open(world, greedy, validator)
+    table = validator.endpoint._table
+    assert len(table.pending) == len(table.sessions) == 1
+    other = world.add("edge-2")
+    world.connect(other, validator)
+    world.run(SECOND)
+    assert validator.endpoint.peers == (other.name,)
+
+
+def test_48_who_never_confirms_makes_room_after_some_seconds() -> None:
+    world = World()
+    config = HtpConfig(unconfirmed_max=3, attest_burst=1000)
+    validator = world.add("validator-1", config)
+    for number in range(3):
+        half_open(world, mute(world, number), validator)
+    edge = world.add("edge-1")
+    world.connect(edge, validator)
+    world.run(config.unconfirmed_us - SECOND)
+    assert not validator.endpoint.peers
+    world.run(10 * SECOND)
+    assert validator.endpoint.peers == (edge.name,)

@@ -10,6 +10,7 @@ from hookprobe.config.load import Config, load
 from hookprobe.detection.event import Format
 from hookprobe.detection.pipeline import LineRefused
 from hookprobe.errors import HostError
+from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address
 from hookprobe.node.build import Documents, Parts, build_edge
 from hookprobe.node.observations import IncidentRecorded
@@ -62,6 +63,13 @@ def test_settings_reach_their_rooms(tmp_path: Path) -> None:
     assert not rooms.transport.answering  # an edge dials, nobody dials it
     assert rooms.detection.home_networks == ("198.51.100.0/24",)
     assert rooms.detection.incidents.idle_us == 1_500_000
+
+
+def test_the_transport_takes_as_many_peers_as_the_ledger(tmp_path: Path) -> None:
+    rooms = settings_of(settings(tmp_path, "dsm: {gossip: {max_peers: 90000}}\n"))
+    assert rooms.transport.peers_max == rooms.ledger.edges_max + 128 == 90_128
+    rooms = settings_of(settings(tmp_path, "dsm: {gossip: {max_peers: 7}}\n"))
+    assert rooms.transport.peers_max == HtpConfig().peers_max
 
 
 def test_a_scan_in_zeeks_log_becomes_a_block(tmp_path: Path) -> None:
