@@ -17,7 +17,6 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
@@ -238,6 +237,15 @@ def check_maker(
         MalformedError: Not a certificate.
         VerificationError: About another key, not valid now, or issued by nobody we believe.
     """
+    from cryptography import x509  # 1.3 MiB that only verifiers of TPMs need
+
+    def issued(root: bytes) -> bool:
+        try:
+            found.verify_directly_issued_by(x509.load_der_x509_certificate(root))
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            return False
+        return True
+
     try:
         found = x509.load_der_x509_certificate(certificate)
         key = found.public_key()
@@ -249,16 +257,8 @@ def check_maker(
     begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
     if not begins.timestamp() <= now / SECOND <= ends.timestamp():
         raise VerificationError("TPM certificate: not valid now")
-    if not any(_issued(found, root) for root in roots):
+    if not any(map(issued, roots)):
         raise VerificationError("TPM certificate: issued by nobody this verifier believes")
-
-
-def _issued(certificate: x509.Certificate, root: bytes) -> bool:
-    try:
-        certificate.verify_directly_issued_by(x509.load_der_x509_certificate(root))
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 # -- credentials --------------------------------------------------------------------------------
