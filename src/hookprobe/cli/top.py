@@ -16,6 +16,7 @@ from hookprobe.runtime.clock import Clock
 from hookprobe.wire.instant import SECOND, Instant
 
 _BEHIND_ALARM = 2
+_WAITING_ALARM_S = 300  # as HookProbeBlocksWaiting in deploy/prometheus
 
 
 @click.command()
@@ -71,6 +72,7 @@ def look(document: Mapping[str, object], before: Mapping[str, object], now: Inst
         "open_epoch": _plain(document.get("open_epoch")),
         "view": _plain(document.get("view")),
         "epochs_behind": _plain(document.get("epochs_behind")),
+        "waiting_s": _plain(document.get("waiting_s")),
         "quorum": f"{document.get('needed')} of {document.get('validators')}",
         "quorum_lost": bool(document.get("quorum_lost")),
         "peers": len(peers) if isinstance(peers, list) else 0,
@@ -88,11 +90,12 @@ def look(document: Mapping[str, object], before: Mapping[str, object], now: Inst
 
 def lines(row: Row, *, colour: bool) -> list[str]:
     """Return a look as lines for people; alarms are marked, in red where there are colours."""
-    behind = row["epochs_behind"]
+    behind, waiting_s = row["epochs_behind"], row["waiting_s"]
     alarms = {
         "state": row["state"] != "running",
         "quorum_lost": row["quorum_lost"] is True,
         "epochs_behind": isinstance(behind, int) and behind >= _BEHIND_ALARM,
+        "waiting_s": isinstance(waiting_s, int) and waiting_s > _WAITING_ALARM_S,
         "forks": row["forks"] != 0,
         "evidence": row["evidence"] != 0,
     }

@@ -43,6 +43,9 @@ def test_a_look_shows_epochs_votes_lag_and_forks() -> None:
     assert {name: row[name] for name in wanted} == wanted
     marked = [line.split()[0] for line in lines(row, colour=False) if line.endswith("!")]
     assert marked == ["epochs_behind", "forks"]
+    edge = look({"role": "edge", "waiting_s": 301}, {}, Instant(0))
+    assert edge["epochs_behind"] is None
+    assert "waiting_s" in [line.split()[0] for line in lines(edge, colour=False) if "!" in line]
     stale = look(after, {}, Instant(60 * SECOND))
     assert (stale["state"], stale["blocks_per_s"]) == ("not running", None)
     assert "\x1b[" in lines(stale, colour=True)[2]
