@@ -8,7 +8,8 @@
   it: the batch notes the lowest slot that counts (`dropped`), and what is below is not read any
   more. What a crash leaves of it is dropped at the next start.
 * Readers in other processes are RocksDB secondaries: they follow the log of the writer and are at
-  most `BEHIND_S` old.
+  most `BEHIND_S` old. While a writer opens, what it recovers is in no file for a moment: a reader
+  that comes then waits for it.
 * A damaged log is refused, except for the end that a power cut tore: what stood there was never
   acknowledged.
 """
@@ -41,6 +42,7 @@ from hookprobe.runtime.store_lock import StoreLock
 
 FORMAT = 1
 BEHIND_S = 0.05
+OPENING_S = 5.0
 MEMTABLE_BYTES = 2 << 20
 MEMTABLES_BYTES = 8 << 20  # of all column families together
 CACHE_BYTES = 4 << 20
@@ -86,6 +88,20 @@ class RocksStore:
     # -- opening ----------------------------------------------------------------------------
 
     def _open(self) -> None:
+        self._open_database()
+        deadline = time.monotonic() + OPENING_S
+        while self._read_only and not self._number(_FORMAT_KEY) and time.monotonic() < deadline:
+            time.sleep(BEHIND_S)
+            self._close_database()
+            self._open_database()
+        self._check_format()
+        self._partition = self._number(_PARTITION_KEY)
+        if not self._read_only:
+            self._drop_dead()
+            for table in PARTITIONS:
+                self._ensure(table, self._partition // PARTITIONS[table])
+
+    def _open_database(self) -> None:
         fresh = not (self._path / "CURRENT").exists()
         if fresh:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,12 +118,6 @@ class RocksStore:
             for name in names
             if name != _DEFAULT
         }
-        self._check_format(fresh=fresh)
-        self._partition = self._number(_PARTITION_KEY)
-        if not self._read_only:
-            self._drop_dead()
-            for table in PARTITIONS:
-                self._ensure(table, self._partition // PARTITIONS[table])
 
     def _access(self) -> AccessType:
         if not self._read_only:
@@ -115,10 +125,16 @@ class RocksStore:
         self._scratch = Path(tempfile.mkdtemp(prefix="hookprobe-reader-"))
         return AccessType.secondary(str(self._scratch))
 
-    def _check_format(self, *, fresh: bool) -> None:
-        if fresh:
+    def _check_format(self) -> None:
+        # A crash may have come between making the database and this, its first row.
+        if not self._read_only and next(_from(self._database, b""), None) is None:
             self._database.put(_FORMAT_KEY, FORMAT.to_bytes(8, "big"), write_opt=_synced())
         found = self._number(_FORMAT_KEY)
+        if not found and self._read_only:
+            raise HostError(
+                f"{self._path}: nothing can be read of it yet",
+                hint="is its node starting? try again; if it never did, start it",
+            )
         if found != FORMAT:
             raise HostError(
                 f"{self._path}: ledger format {found}, this program knows {FORMAT}",
