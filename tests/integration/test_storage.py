@@ -86,15 +86,17 @@ def test_nodes_on_rocksdb_are_killed_and_fork_nothing(tmp_path: Path) -> None:
     places = {name: StorePlace(mesh.state_of(name), "rocksdb") for name in VALIDATORS}
 
     async def story() -> None:
-        await mesh.start([VERIFIER, *VALIDATORS, "edge-a"])
-        mesh.feed("edge-a", EVE.read_bytes())
-        await until(lambda: len(finals(places["validator-1"])) > 5)
-        for victim in ("validator-1", "edge-a", "validator-2", "validator-1"):
-            await mesh.kill(victim)
-            await mesh.start([victim])
-            seen = len(finals(places["validator-1"]))
-            await until(lambda seen=seen: len(finals(places["validator-1"])) > seen + 3)  # type: ignore[misc]
-        await mesh.stop()
+        try:
+            await mesh.start([VERIFIER, *VALIDATORS, "edge-a"])
+            mesh.feed("edge-a", EVE.read_bytes())
+            await until(lambda: len(finals(places["validator-1"])) > 5)
+            for victim in ("validator-1", "edge-a", "validator-2", "validator-1"):
+                await mesh.kill(victim)
+                await mesh.start([victim])
+                seen = len(finals(places["validator-1"]))
+                await until(lambda seen=seen: len(finals(places["validator-1"])) > seen + 3)  # type: ignore[misc]
+        finally:
+            await mesh.stop()
 
     asyncio.run(story())
     assert complaints(mesh) == []
