@@ -1,6 +1,6 @@
 """What a node shows and tells outside the mesh, if the operator wants that: API and webhooks.
 
-Each part is imported where it is wanted: together they take nearly 2 MiB, which small edges do without.
+Each part is imported where it is wanted: together they take nearly 2 MiB, which a small edge saves.
 """
 
 import asyncio
