@@ -4,7 +4,8 @@ A server process and a process of clients, 64 of which dial at a time, as when a
 all of them stay connected until the server's CPU time is read. HTP runs as in a node, with its
 driver; QUIC servers run as their libraries run them, over asyncio. HTP's handshake proves the
 dialler's address and the dialler too, is hybrid, and ends with a heartbeat and its answer; that of
-QUIC does neither here: aioquic runs a second time with its own proof of the address, Retry.
+QUIC does neither here: aioquic runs a second time with its own proof of the address, Retry. The
+collector of cycles is told the same in every server, as a node does at its start.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from hookprobe.htp.endpoint import Endpoint
 from hookprobe.htp.seams import PinnedPeer
 from hookprobe.runtime.clock import Clock
 from hookprobe.runtime.driver import Driver
+from hookprobe.runtime.supervision import settle
 from hookprobe.runtime.udp import UdpSocket
 
 MODULE = "benchmarks.bench_htp_server"
@@ -119,6 +121,7 @@ WORKS: dict[str, tuple[Serve, Dial]] = {
 async def server(task: dict[str, Any]) -> None:
     async with contextlib.AsyncExitStack() as until:
         port = await WORKS[task["work"]][0](task, until)
+        settle()
         begin = time.process_time()
         await say({"port": port})
         await asyncio.to_thread(sys.stdin.readline)

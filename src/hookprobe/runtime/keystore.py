@@ -3,9 +3,6 @@
 import os
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from hookprobe.errors import ConfigError, HostError
 from hookprobe.identity import secrets
 from hookprobe.identity.secrets import NodeSecrets
@@ -98,6 +95,9 @@ def read_roots(path: Path) -> list[bytes]:
         HostError: Not readable.
         ConfigError: No certificate in it, or one that cannot be read.
     """
+    from cryptography import x509  # as in `crypto.tpm`: most nodes never need it
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     try:
         found = x509.load_pem_x509_certificates(read_file(path, limit=_ROOTS_MAX_BYTES))
     except ValueError as error:

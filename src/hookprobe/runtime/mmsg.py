@@ -11,6 +11,7 @@ that the host reads or writes are five blocks of memory that are laid out here:
 """
 
 import ctypes
+import mmap
 import socket
 import struct
 from collections.abc import Sequence
@@ -41,7 +42,8 @@ class _Blocks:
 
     def __init__(self, room_bytes: int, control_bytes: int) -> None:
         self.room_bytes = room_bytes
-        self.data = bytearray(SLOTS * room_bytes)
+        # Such a map, other than a bytearray, takes memory only where something was put.
+        self.data = mmap.mmap(-1, SLOTS * room_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.names = bytearray(SLOTS * _NAME_BYTES)
         control = bytearray(SLOTS * control_bytes)
         self.control = memoryview(control)
@@ -60,7 +62,7 @@ class _Blocks:
         self.fresh = bytes(self.headers)
 
 
-def _place(block: bytearray) -> int:
+def _place(block: bytearray | mmap.mmap) -> int:
     # The block can change its contents from here on, and not its size.
     return ctypes.addressof((ctypes.c_char * len(block)).from_buffer(block))
 
@@ -103,7 +105,7 @@ class ManyDatagrams:
         for slot, fields in enumerate(_HEADER.iter_unpack(headers)):
             name = names[slot * _NAME_BYTES : (slot + 1) * _NAME_BYTES]
             address = self._addresses.get(name) or self._remember(name)
-            whole = bytes(data[slot * room : slot * room + fields[7]])
+            whole = data[slot * room : slot * room + fields[7]]
             step = self._segment_bytes(slot) if fields[5] else 0
             found.append(Burst(whole, address, step) if 0 < step < len(whole) else (whole, address))
         return found

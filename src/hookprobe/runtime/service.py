@@ -28,7 +28,6 @@ from hookprobe.htp.config import HtpConfig
 from hookprobe.htp.effects import Address, RefusedReason, SendRefused
 from hookprobe.htp.meters import SessionMeter
 from hookprobe.identity import directory as directories
-from hookprobe.identity.directory import parse_address
 from hookprobe.neuro.backends.selection import load_backend
 from hookprobe.neuro.config import NeuroConfig
 from hookprobe.node.build import (
@@ -73,7 +72,7 @@ from hookprobe.runtime.outside import Outside
 from hookprobe.runtime.power import tell_power
 from hookprobe.runtime.qlog import open_trace
 from hookprobe.runtime.record_desk import RecordDesk
-from hookprobe.runtime.supervision import Supervisor, stop_event
+from hookprobe.runtime.supervision import Supervisor, settle, stop_event
 from hookprobe.runtime.tailer import Chunk, Tailer, end_of
 from hookprobe.runtime.udp import UdpSocket
 from hookprobe.runtime.validator_desk import Admission, ValidatorDesk
@@ -149,7 +148,7 @@ def _quorum_alarm_us(config: Config) -> int:
 
 def listening_of(config: Config) -> Address:
     """Return the UDP address to listen on."""
-    host, port = parse_address(config.texts("htp.listen")[0], port_min=0)
+    host, port = directories.parse_address(config.texts("htp.listen")[0], port_min=0)
     return Address(host, config.integer("dsm.gossip.port") or port)
 
 
@@ -228,6 +227,7 @@ async def _run(config: Config, role: str, log: JsonLog, stop_with_stdin: bool) -
             log.event("ApiStarted", Level.INFO, port=port)
         stop = stop_event(with_stdin=stop_with_stdin)
         sensors = _Sensors(sensors_of(config), config.text("sensors.start"))
+        settle()
         await _serve(process, built.node, stop, sensors)
         log.event("Stopped", Level.INFO, node=folder.secrets.node)
     finally:

@@ -26,6 +26,7 @@ from hookprobe.htp.path import Burst
 from hookprobe.runtime.mmsg import SLOTS, SMALL_BYTES, ManyDatagrams
 
 DRAIN_MAX = 256
+SHORT_RUN_BYTES = 4096  # both halves of an ATTEST come as one run, from many dialling peers
 MANY = 4  # datagrams to several peers from which on one call for all of them pays
 DATAGRAM_MAX_BYTES = 65_535
 ADDRESSES_MAX = 4096
@@ -87,7 +88,7 @@ class UdpSocket:
         self._addresses: dict[tuple[object, ...], Address] = {}
         self.segmenting = offload
         self.many = _many(self._socket) if offload else None
-        self._calm = True  # the last turn brought no runs
+        self._calm = True  # the last turn brought no long runs
         self.sent_bytes = 0
         self.unsent = 0
 
@@ -113,18 +114,17 @@ class UdpSocket:
             step = _segment_bytes(ancillary) or max(size, 1)
             whole = bytes(buffer[:size])
             count += max(1, -(-size // step))
-            if step < size:
-                received.append(Burst(whole, address, step))
-                continue
-            received.append((whole, address))
+            received.append(Burst(whole, address, step) if step < size else (whole, address))
             if self.many is not None and self._calm:  # more of them are likely to wait
                 more = self.many.receive()
                 received += more
                 count += len(more)
                 if len(more) < SLOTS:
                     break
-        # Runs in such numbers would be more than a turn's work.
-        self._calm = not any(isinstance(one, Burst) for one in received)
+        # Long runs in such numbers would be more than a turn's work.
+        self._calm = not any(
+            isinstance(one, Burst) and len(one.data) > SHORT_RUN_BYTES for one in received
+        )
         return received
 
     def _remember(self, source: tuple[object, ...]) -> Address:

@@ -1,6 +1,8 @@
 """From the operator's settings to the sensors and rooms of a node."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,13 @@ def test_an_address_that_cannot_be_bound_is_named() -> None:
         loop = asyncio.new_event_loop()
         first.close(loop)
         loop.close()
+
+
+def test_a_node_loads_nothing_large_that_only_others_need() -> None:
+    rare = ("cryptography.x509", "email.utils", "http.server", "numpy", "numba", "psycopg", "redis")
+    code = (
+        "import sys, hookprobe.cli.run, hookprobe.runtime.service;"
+        f"print([name for name in {rare} if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"

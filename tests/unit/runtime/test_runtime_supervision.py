@@ -3,12 +3,14 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hookprobe.runtime.supervision import Supervisor
+from hookprobe.runtime.supervision import YOUNG_OBJECTS_MAX, Supervisor
 
 
 @pytest.fixture
@@ -74,3 +76,15 @@ def test_an_abstract_address_is_reached() -> None:
         far.settimeout(5)
         Supervisor({"NOTIFY_SOCKET": f"@hookprobe-test-{os.getpid()}"}).ready()
         assert far.recv(100) == b"READY=1"
+
+
+def test_what_the_start_made_is_out_of_the_collectors_way() -> None:
+    program = (
+        "import gc; from hookprobe.runtime.supervision import settle; kept = [[]]; settle();"
+        "print(gc.get_freeze_count() > 1000, gc.get_threshold()[0],"
+        " any(one is kept for one in gc.get_objects()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", str(YOUNG_OBJECTS_MAX), "False"]

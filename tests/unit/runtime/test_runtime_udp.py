@@ -6,6 +6,8 @@ import errno
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from mmap import PAGESIZE as PAGE_BYTES
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from hookprobe.htp.effects import Address, Transmit, TransmitRun
 from hookprobe.htp.path import each_received
 from hookprobe.runtime import udp
 from hookprobe.runtime.mmsg import SLOTS, SMALL_BYTES, ManyDatagrams
-from hookprobe.runtime.udp import UdpSocket
+from hookprobe.runtime.udp import DATAGRAM_MAX_BYTES, UdpSocket
 
 HERE = Address("127.0.0.1", 0)
 
@@ -258,3 +260,28 @@ def test_more_than_the_blocks_hold_is_refused_before_the_host_sees_it() -> None:
         ):
             with pytest.raises(LocalError):
                 many.send(batch)
+
+
+def test_a_socket_takes_memory_for_what_came_only() -> None:
+    pages = Path("/proc/self/statm")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        before = int(pages.read_text().split()[1])
+        kept = [ManyDatagrams(one.fileno(), (0, 0)) for _ in range(16)]
+        grown = (int(pages.read_text().split()[1]) - before) * PAGE_BYTES
+        assert kept[0].receive() == []
+    assert grown < SLOTS * DATAGRAM_MAX_BYTES, "each would take as much as that for itself"
+
+
+def test_short_runs_of_a_crowd_are_drained_in_one_turn_as_singles_are() -> None:
+    here, peers = UdpSocket(HERE), crowd(8)
+    for number, peer in enumerate(peers):
+        both = [bytes((number,)) * 800, bytes((number,)) * 700]
+        peer.sendmsg(both, [(udp.SOL_UDP, udp.UDP_SEGMENT, (800).to_bytes(2, "little"))], 0,
+                     here.address)  # fmt: skip
+    turns = [here.drain(), here.drain()]
+    found = [len(data) for data, _ in each_received(turns[0])]
+    assert found == [800, 700] * 8
+    assert turns[1] == []
+    here.shut()
+    for one in peers:
+        one.close()
