@@ -8,7 +8,6 @@ a key is its path in capitals with dots as underscores: `dsm.node.id` is HOOKPRO
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import yaml
@@ -18,6 +17,7 @@ from hookprobe.errors import ConfigError, MalformedError
 
 FILE_MAX_BYTES = 1 << 20
 PREFIX = "HOOKPROBE_"
+_PROFILES = Path(__file__).with_name("profiles")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _HINT = "hookprobe config show lists every key, its value and where it came from"
 
@@ -118,8 +118,7 @@ def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
 
 
 def _profile(name: str) -> object:
-    text = resources.files("hookprobe.config").joinpath("profiles", f"{name}.yaml").read_text()
-    return yaml.safe_load(text)
+    return yaml.safe_load((_PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def _read_file(path: Path, environment: Mapping[str, str], layers: _Layers) -> dict[str, object]:
