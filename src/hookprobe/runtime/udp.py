@@ -115,7 +115,8 @@ class UdpSocket:
             whole = bytes(buffer[:size])
             count += max(1, -(-size // step))
             received.append(Burst(whole, address, step) if step < size else (whole, address))
-            if self.many is not None and self._calm:  # more of them are likely to wait
+            if self.many is not None and self._calm and size <= SHORT_RUN_BYTES:
+                # More of them are likely to wait.
                 more = self.many.receive()
                 received += more
                 count += len(more)

@@ -17,7 +17,7 @@ from hookprobe.htp.bulk import RUN_MAX_BYTES
 from hookprobe.htp.effects import Address, Transmit, TransmitRun
 from hookprobe.htp.path import each_received
 from hookprobe.runtime import udp
-from hookprobe.runtime.mmsg import SLOTS, SMALL_BYTES, ManyDatagrams
+from hookprobe.runtime.mmsg import SLOTS, SMALL_BYTES, Found, ManyDatagrams
 from hookprobe.runtime.udp import DATAGRAM_MAX_BYTES, UdpSocket
 
 HERE = Address("127.0.0.1", 0)
@@ -272,16 +272,31 @@ def test_a_socket_takes_memory_for_what_came_only() -> None:
     assert grown < SLOTS * DATAGRAM_MAX_BYTES, "each would take as much as that for itself"
 
 
-def test_short_runs_of_a_crowd_are_drained_in_one_turn_as_singles_are() -> None:
-    here, peers = UdpSocket(HERE), crowd(8)
+def send_run(peer: socket.socket, run: list[bytes], there: Address) -> None:
+    """Send a run in one call; the host hands it over as one."""
+    size = len(run[0]).to_bytes(2, "little")
+    peer.sendmsg(run, [(udp.SOL_UDP, udp.UDP_SEGMENT, size)], 0, there)
+
+
+@pytest.mark.parametrize(("size", "together"), [(800, [7]), (8000, [])])
+def test_short_runs_of_a_crowd_come_in_one_call_and_long_ones_do_not(
+    size: int, together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, peers, taken = UdpSocket(HERE), crowd(8), []
+    assert here.many is not None
+    real = here.many.receive
+
+    def receive() -> Found:
+        found = real()
+        taken.append(len(found))
+        return found
+
+    monkeypatch.setattr(here.many, "receive", receive)
     for number, peer in enumerate(peers):
-        both = [bytes((number,)) * 800, bytes((number,)) * 700]
-        peer.sendmsg(both, [(udp.SOL_UDP, udp.UDP_SEGMENT, (800).to_bytes(2, "little"))], 0,
-                     here.address)  # fmt: skip
+        send_run(peer, [bytes((number,)) * size, bytes((number,)) * 700], here.address)
     turns = [here.drain(), here.drain()]
-    found = [len(data) for data, _ in each_received(turns[0])]
-    assert found == [800, 700] * 8
-    assert turns[1] == []
+    assert [len(data) for data, _ in each_received(turns[0])] == [size, 700] * 8
+    assert (turns[1], taken) == ([], together)
     here.shut()
     for one in peers:
         one.close()
